@@ -1,0 +1,58 @@
+# `make` alone lists the targets. Each installs what it needs into .venv, once.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# Small numeric programs run beside each other here; many threads each would only get in the way.
+export BENTOML_DO_NOT_TRACK := True
+export GRADIO_ANALYTICS_ENABLED := False
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'Python 3.11 or newer is needed; name it with `make PYTHON=/path/to/python3.11 …`.'; exit 1; }
+	@echo 'Installing into .venv (about two minutes, once) …'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[train,serve,webapp,studies,psychometrics,dev]'
+	@touch $@
+
+install: $(INSTALLED)  ## make .venv with everything in it
+
+demo: $(INSTALLED)  ## draw, train, serve, run a blinded study, report (EXIT=1 ends by itself; DATA=path)
+	@$(BIN)/python demo.py $(if $(EXIT),--exit) $(if $(DATA),--data '$(DATA)') $(DEMO_OPTIONS)
+
+test: $(INSTALLED)  ## the test suite, at most 10 minutes on 2 cores
+	@$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## what takes minutes rather than seconds
+	@$(BIN)/python -m pytest -m slow
+
+check: $(INSTALLED)  ## what CI runs: format, lint, types, import arrows, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test
+
+format: $(INSTALLED)  ## format and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock:  ## resolve all dependencies anew and write constraints.txt
+	@rm -rf build/lock && $(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+	  bentoml==1.4.39 -e '.[train,serve,webapp,studies,psychometrics,dev]'
+	@{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } \
+	  > build/constraints.txt && mv build/constraints.txt constraints.txt && rm -rf build/lock
+
+clean:  ## remove .venv and everything generated
+	@rm -rf .venv build demo-run .mypy_cache .ruff_cache .pytest_cache

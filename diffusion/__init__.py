@@ -1,0 +1,1 @@
+"""The model and its mathematics; imports no other part and needs no web framework."""

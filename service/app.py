@@ -1,0 +1,261 @@
+"""The BentoML service: each endpoint reads, calls one plain function, and shapes the answer.
+
+`service.inference` brings torch, which takes seconds to import: the model thread imports it, and
+endpoints only once a model is there, so that probes are answered meanwhile.
+"""
+
+import logging
+import os
+import uuid
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import bentoml
+import click
+from fastapi import FastAPI
+from pydantic import PrivateAttr
+from starlette.requests import Request
+
+from service.body_limit import BodyLimitMiddleware
+from service.engine import Engine, Finished
+from service.forms import read_image_and_options, read_options
+from service.images import decode
+from service.problems import Problem, ProblemMiddleware, answers_problems
+from service.schemas import (
+    ClassificationOptions,
+    ClassificationReply,
+    GenerationOptions,
+    GenerationReply,
+    ModelList,
+    Usage,
+)
+from service.settings import (
+    SettingsError,
+    check_port_is_free,
+    checkpoint_folder,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from diffusion.checkpoint import Checkpoint
+
+logger = logging.getLogger("bentoml.cytoverity")
+try:
+    settings = read_settings()
+except SettingsError as error:
+    raise SystemExit(f"cytoverity: {error}") from None
+
+HOST, PORT = "127.0.0.1", 3000
+"""There is no login: `bentoml serve --host 0.0.0.0` is a decision."""
+
+resources = FastAPI(title="Cytoverity", docs_url=None, redoc_url=None, openapi_url=None)
+"""What is read rather than computed; mounted beside the APIs, and in the same OpenAPI document."""
+
+
+class Form(bentoml.IODescriptor):
+    """A request that is described to BentoML, and read by `service.forms`."""
+
+    _request: Request = PrivateAttr()
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> Self:  # noqa: ARG003
+        """Leave reading to the endpoint, where a refusal can still choose its answer."""
+        form = cls.model_construct()
+        form._request = request
+        return form
+
+
+class ClassificationForm(Form):
+    """`multipart/form-data` with one file `image` and one JSON object `options`."""
+
+    image: Path
+    options: ClassificationOptions = ClassificationOptions()
+
+
+class GenerationForm(Form):
+    """`application/json` or `multipart/form-data` with one JSON object `options`."""
+
+    options: GenerationOptions
+
+
+def stored_model(tag: str) -> Path | None:
+    """Folder of a packaged model in BentoML's model store."""
+    try:
+        return Path(bentoml.models.get(tag).path)
+    except (bentoml.exceptions.NotFound, ValueError):
+        return None
+
+
+@bentoml.service(
+    name="cytoverity",
+    http={"host": HOST, "port": PORT},
+    traffic={"timeout": 86_400},  # BentoML's timeout answers, but does not stop the work
+)
+@bentoml.asgi_app(resources)
+class BloodCellService:
+    """Classifies and draws single blood cells with a class-conditional diffusion model."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(max_waiting=settings.max_waiting)
+        # Loading takes seconds: meanwhile the probes must get their answer.
+        self.loading = self.engine.start(self._load)
+
+    def _load(self) -> "Checkpoint":
+        from service import inference
+
+        try:
+            folder = checkpoint_folder(settings, stored_model=stored_model)
+            checkpoint = inference.load(folder, device=settings.device)
+        except Exception as error:
+            logger.error("The model cannot be loaded: %s", error)
+            raise
+        logger.info(
+            "Serving %s (sha256 %s) on %s",
+            checkpoint.header.name,
+            checkpoint.digest[:12],
+            checkpoint.device,
+        )
+        return checkpoint
+
+    @property
+    def checkpoint(self) -> "Checkpoint":
+        """The model.
+
+        Raises:
+            Problem: 503 while it is not loaded.
+        """
+        if not self.loading.done():
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "model_loading",
+                "The model is loading; come back in a few seconds.",
+                retry_after_s=2,
+            )
+        if self.loading.exception() is not None:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "model_failed",
+                "The model could not be loaded; the server's log says why.",
+            )
+        return self.loading.result()
+
+    @bentoml.api(route="/v1/classifications")
+    @answers_problems
+    async def classify(self, form: ClassificationForm, /) -> ClassificationReply:
+        """Class of one cell: posterior over the candidates, with its Monte-Carlo error."""
+        checkpoint = self.checkpoint
+        from service import inference
+
+        content, options = await read_image_and_options(form._request, ClassificationOptions)
+        n_passes = inference.classification_passes(checkpoint, options)
+        _check_budget(n_passes)
+        with self.engine.admitted():
+            upload = await self.engine.prepare(
+                partial(decode, content, max_pixels=settings.max_image_pixels)
+            )
+            finished = await self.engine.compute(
+                partial(inference.classify, checkpoint, upload.image, options)
+            )
+        verdict = finished.value.model_dump()
+        verdict["warnings"] = [*upload.warnings, *finished.value.warnings]
+        return ClassificationReply(
+            **verdict,
+            id=_new_id(),
+            model=inference.reference(checkpoint),
+            usage=_usage(n_passes, finished),
+        )
+
+    @bentoml.api(route="/v1/generations")
+    @answers_problems
+    async def generate(self, form: GenerationForm, /) -> GenerationReply:
+        """Drawn cells of one class, as PNG; image `i` has the seed `seed + i`."""
+        checkpoint = self.checkpoint
+        from service import inference
+
+        options = await read_options(form._request, GenerationOptions)
+        n_passes = inference.generation_passes(options)
+        _check_budget(n_passes)
+        with self.engine.admitted():
+            finished = await self.engine.compute(partial(inference.generate, checkpoint, options))
+        images, provenance = finished.value
+        return GenerationReply(
+            id=_new_id(),
+            model=inference.reference(checkpoint),
+            class_name=options.class_name,
+            images=images,
+            provenance=provenance,
+            usage=_usage(n_passes, finished),
+        )
+
+    @resources.get("/v1/models")
+    @answers_problems
+    async def models(self) -> ModelList:
+        """The model that is served: classes, conventions, digest, cost."""
+        checkpoint = self.checkpoint
+        from service import inference
+
+        return ModelList(models=[inference.describe(checkpoint)])
+
+    @resources.get("/v2/health/live")
+    async def live(self) -> dict[str, bool]:
+        """Open Inference Protocol: the process answers."""
+        return {"live": True}
+
+    @resources.get("/v2/health/ready")
+    @answers_problems
+    async def ready(self) -> dict[str, bool]:
+        """Open Inference Protocol: the model is loaded and warm; 503 before."""
+        return {"ready": self.checkpoint is not None}
+
+    def __is_ready__(self) -> bool:
+        """What BentoML's own `/readyz` asks."""
+        return self.loading.done() and self.loading.exception() is None
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check_before_start() -> None:
+        """Refuse to start in one line: a worker that fails is respawned for ever."""
+        asked = click.get_current_context(silent=True)
+        host, port = (asked.params.get(name) if asked else None for name in ("host", "port"))
+        try:
+            check_port_is_free(host or HOST, port or PORT)
+            folder = checkpoint_folder(settings, stored_model=stored_model)
+        except SettingsError as error:
+            raise SystemExit(f"cytoverity: {error}") from None
+        # The workers inherit what was checked, wherever they are started.
+        os.environ["CYTOVERITY_CHECKPOINT"] = str(folder)
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Let the running request end."""
+        self.engine.close()
+
+
+# The decorator made a bentoml.Service of the class. The first middleware is the outermost.
+_service: Any = BloodCellService
+_service.add_asgi_middleware(ProblemMiddleware)
+_service.add_asgi_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+
+
+def _check_budget(n_passes: int) -> None:
+    if n_passes > settings.max_forward_passes:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "too_much_work",
+            f"This takes {n_passes:,} forward passes and {settings.max_forward_passes:,} are the "
+            "most for one request; ask for fewer draws, steps or images.",
+        )
+
+
+def _usage(n_passes: int, finished: Finished[Any]) -> Usage:
+    return Usage(
+        forward_passes=n_passes,
+        compute_time_ms=finished.compute_time_ms,
+        queue_time_ms=finished.queue_time_ms,
+    )
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,1 @@
+"""Design and statistics of blinded reader studies: protocol in, tidy responses in, report out."""

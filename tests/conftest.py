@@ -1,0 +1,59 @@
+"""Shared by all parts: a tiny checkpoint with random weights, written as the real ones are."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion.checkpoint import CheckpointHeader, save_checkpoint
+from diffusion.draws import DrawPlan
+from diffusion.network import CellDenoiser
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+TINY_CLASSES = ("basophil", "eosinophil", "platelet")
+
+
+def write_tiny_checkpoint(folder: Path, *, seed: int = 0, crop_px: int | None = None) -> Path:
+    torch.manual_seed(seed)
+    network = CellDenoiser(
+        image_size=32,
+        n_classes=len(TINY_CLASSES),
+        widths=(16, 32),
+        n_blocks=(1, 1),
+        n_embedding=32,
+        sigma_data=0.5,
+    )
+    # Some layers start at zero, and then all classes tie: give every weight a value.
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    header = CheckpointHeader(
+        name="tiny-random",
+        class_names=TINY_CLASSES,
+        image_size=32,
+        crop_px=crop_px,
+        data_digest="0" * 64,
+        n_training_images=0,
+        n_images_seen=0,
+        training_config={},
+        draw_plan=DrawPlan(n_levels=3, n_blocks=2),
+        weighting="robust",
+        temperature=10.0,
+    )
+    save_checkpoint(folder, network, header)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real cells (../shared/data) are not on this machine")
+    return SHARED_DATA

@@ -1,0 +1,110 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from diffusion.checkpoint import (
+    HEADER_FILE,
+    CheckpointError,
+    checkpoint_digest,
+    load_checkpoint,
+    save_checkpoint,
+)
+from diffusion.network import CellDenoiser
+from tests.conftest import TINY_CLASSES, write_tiny_checkpoint
+
+
+@pytest.fixture
+def folder(tiny_checkpoint, tmp_path):
+    return shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+
+
+def test_a_checkpoint_comes_back_with_its_classes_in_order(folder):
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.class_names == TINY_CLASSES
+    assert checkpoint.network.config.n_classes == len(TINY_CLASSES)
+    assert not checkpoint.network.training
+    assert all(p.dtype == torch.float32 for p in checkpoint.network.parameters())
+
+
+def test_weights_survive_to_half_precision(folder, tmp_path):
+    checkpoint = load_checkpoint(folder)
+    save_checkpoint(tmp_path / "again", checkpoint.network, checkpoint.header)
+    again = load_checkpoint(tmp_path / "again")
+    for name, weight in checkpoint.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], weight), name
+    assert again.digest == checkpoint.digest
+
+
+def test_the_digest_knows_a_changed_weight_and_ignores_the_model_card(folder, tmp_path):
+    before = checkpoint_digest(folder)
+    (folder / "README.md").write_text("a model card")
+    (folder / "run").mkdir()
+    (folder / "run" / "training.json").write_text("{}")
+    assert checkpoint_digest(folder) == before
+    assert checkpoint_digest(write_tiny_checkpoint(tmp_path / "other", seed=1)) != before
+
+
+def test_nothing_in_a_checkpoint_is_pickled(folder):
+    kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".safetensors"}
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a folder; give the checkpoint's folder"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no cytoverity\.json; give a folder written by"):
+        load_checkpoint(tmp_path)
+
+
+def test_an_unknown_field_is_named(folder):
+    header = json.loads((folder / HEADER_FILE).read_text()) | {"classes": ["a"]}
+    (folder / HEADER_FILE).write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match=r"does not describe a checkpoint .classes: Extra"):
+        load_checkpoint(folder)
+
+
+def test_a_later_format_is_refused_with_the_way_out(folder):
+    header = json.loads((folder / HEADER_FILE).read_text()) | {"format_version": 2}
+    (folder / HEADER_FILE).write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match="install the release that wrote it"):
+        load_checkpoint(folder)
+
+
+def test_missing_weights_are_named(folder):
+    (folder / "denoiser" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has no denoiser weights in safetensors"):
+        load_checkpoint(folder)
+
+
+def test_damaged_weights_are_refused(folder):
+    (folder / "denoiser" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match=r"cannot be read .* copy the folder again"):
+        load_checkpoint(folder)
+
+
+def test_class_names_of_another_network_are_refused(folder):
+    header = json.loads((folder / HEADER_FILE).read_text())
+    header["class_names"] = ["one", "two"]
+    (folder / HEADER_FILE).write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match="names 2 classes but its network knows 3"):
+        load_checkpoint(folder)
+
+
+def test_repeated_class_names_are_refused(folder):
+    header = json.loads((folder / HEADER_FILE).read_text())
+    header["class_names"] = ["one", "two", "one"]
+    (folder / HEADER_FILE).write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match="are not distinct"):
+        load_checkpoint(folder)
+
+
+def test_a_header_for_another_number_of_classes_is_not_written(folder, tmp_path):
+    header = load_checkpoint(folder).header
+    network = CellDenoiser(image_size=16, n_classes=2, widths=(16, 32), n_blocks=(1, 1))
+    with pytest.raises(CheckpointError, match="names 3 classes but the network was built for 2"):
+        save_checkpoint(tmp_path / "new", network, header)

@@ -1,0 +1,297 @@
+"""The production classifier against Bayes' rule: exact denoisers in, exact posteriors out."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion.classifier import (
+    Classification,
+    block_log_likelihoods,
+    classify,
+    elbo,
+    paired_class_errors,
+    posterior,
+    robust,
+)
+from diffusion.draws import DrawPlan, keyed_draws
+from diffusion.schedule import sigmas_from_log_snr
+from tests.diffusion.gaussians import Mixtures
+
+SMALL = DrawPlan(n_levels=4, n_blocks=3)
+WIDE = {"log_snr_min": -12, "log_snr_max": 14, "n_levels": 52}
+PROBLEMS = {  # mixtures, points, blocks of draws: as many as the two demands below take
+    "two moons, d=2": (Mixtures.two_moons(), 16, 300),
+    "three classes, d=2": (Mixtures.random(3, 2, 2, 0.9), 16, 400),
+    "five classes, d=64": (Mixtures.random(5, 3, 64, 0.35), 10, 120),
+    "eight classes, d=64": (Mixtures.random(8, 2, 64, 0.3), 8, 80),
+}
+
+
+def digests(n: int) -> list[str]:
+    return [f"image-{i}" for i in range(n)]
+
+
+def classified(
+    problem: Mixtures, points: torch.Tensor, plan: DrawPlan, **options
+) -> Classification:
+    labels = options.pop("class_labels", range(len(problem.means)))
+    denoise = options.pop("denoise", problem.denoise)
+    return classify(
+        denoise,
+        points,
+        digests(len(points)),
+        labels,
+        plan,
+        weighting=options.pop("weighting", elbo),
+        micro_batch=65_536,
+        **options,
+    )
+
+
+@cache
+def scored(name: str) -> tuple[torch.Tensor, Classification]:
+    problem, n_points, n_blocks = PROBLEMS[name]
+    points, _ = problem.sample(n_points)
+    plan = DrawPlan(**WIDE, n_blocks=n_blocks)
+    return problem.log_densities(points), classified(problem, points, plan)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_elbo_scores_are_the_log_likelihood_ratios_of_bayes(name):
+    exact, result = scored(name)
+    best = result.scores.argmax(dim=1, keepdim=True)
+    estimated_ratio = result.scores - result.scores.gather(1, best)
+    exact_ratio = exact - exact.gather(1, best)
+    excess = (estimated_ratio - exact_ratio).abs() - (4 * result.standard_errors + 0.05)
+    assert excess.max() <= 0
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("has_prior", [False, True])
+def test_the_posterior_is_within_a_hundredth_of_bayes(name, has_prior):
+    exact, result = scored(name)
+    n_classes = exact.shape[1]
+    log_prior = torch.arange(1.0, n_classes + 1).log() if has_prior else torch.zeros(n_classes)
+    bayes = (exact + log_prior).softmax(dim=1)
+    estimated = posterior(result.scores, temperature=1.0, log_prior=log_prior)
+    assert (estimated - bayes).abs().max() <= 0.01
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_verdicts_agree_with_bayes_wherever_the_margin_is_clear(name):
+    exact, result = scored(name)
+    two_best = result.scores.topk(2, dim=1)
+    of_second = result.standard_errors.gather(1, two_best.indices[:, 1:])[:, 0]
+    is_clear = two_best.values[:, 0] - two_best.values[:, 1] > 3 * of_second
+    assert is_clear.sum() >= len(exact) / 2
+    assert torch.equal(two_best.indices[is_clear, 0], exact.argmax(dim=1)[is_clear])
+
+
+def test_a_finite_range_is_exact_once_its_two_end_terms_are_added():
+    problem = Mixtures.two_moons()
+    points, _ = problem.sample(8)
+    plan = DrawPlan(log_snr_min=-2, log_snr_max=4, n_levels=24, n_blocks=200)
+    scores = classified(problem, points, plan).scores
+    estimated = scores[:, 0] - scores[:, 1]
+    ends = []
+    for log_snr in (plan.log_snr_min, plan.log_snr_max):
+        sigma = float(np.exp(-log_snr / 2))
+        generator = torch.Generator().manual_seed(3)
+        noise = torch.randn((20_000, 2), generator=generator, dtype=torch.float64)
+        smoothed = torch.stack(
+            [
+                problem.log_densities(point + sigma * torch.cat([noise, -noise]), sigma).mean(dim=0)
+                for point in points
+            ]
+        )
+        ends.append(smoothed[:, 0] - smoothed[:, 1])
+    assert (estimated - (ends[1] - ends[0])).abs().max() < 0.05
+
+
+# Negative controls: what should fail, fails.
+
+
+def uniform_timestep_weights(log_snr: torch.Tensor) -> torch.Tensor:
+    """|dt / d log-SNR| of the linear DDPM schedule: the weight of "uniform t, noise loss"."""
+    betas = np.linspace(1e-4, 0.02, 1000)
+    signal = np.cumprod(1 - betas)
+    levels = np.log(signal / (1 - signal))
+    density = np.abs(1 / np.gradient(levels))
+    at = np.interp(log_snr.numpy(), levels[::-1], density[::-1], left=0.0, right=0.0)
+    return torch.from_numpy(at)
+
+
+def test_uniform_timestep_weights_miss_bayes_even_at_their_best_temperature():
+    problem = Mixtures.two_moons()
+    points, _ = problem.sample(80, seed=1)
+    plan = DrawPlan(log_snr_min=-10, log_snr_max=9.2, n_levels=40, n_blocks=12)
+    exact = problem.log_densities(points).softmax(dim=1)
+    worst = []
+    for weighting in (elbo, uniform_timestep_weights):
+        scores = classified(problem, points, plan, weighting=weighting).scores
+        errors = [
+            float(((scores / t).softmax(dim=1) - exact).abs().max())
+            for t in np.geomspace(1e-3, 1e3, 400)
+        ]
+        worst.append(min(errors))
+    assert worst[1] > 0.02
+    assert worst[1] > 3 * worst[0]
+
+
+def test_swapped_labels_flip_the_sign():
+    problem = Mixtures.two_moons()
+    points, _ = problem.sample(10)
+    scores = classified(problem, points, SMALL).scores
+    swapped = classified(
+        problem, points, SMALL, denoise=lambda z, s, labels: problem.denoise(z, s, 1 - labels)
+    ).scores
+    torch.testing.assert_close(swapped, -scores)
+    assert scores.abs().min() > 0
+
+
+def test_noise_that_differs_between_classes_needs_more_than_ten_times_the_draws():
+    problem = Mixtures.random(2, 2, 64, 0.25)
+    points, _ = problem.sample(12)
+    plan = DrawPlan(log_snr_min=-6, log_snr_max=6, n_levels=6, n_blocks=40)
+
+    def blocks_of(seed: int) -> torch.Tensor:
+        draws = [keyed_draws(plan, (64,), seed=seed, image_digest=d) for d in digests(12)]
+        log_snr = torch.stack([d.log_snr for d in draws]).double()
+        noise = torch.stack([d.noise for d in draws]).double()
+        errors = paired_class_errors(
+            problem.denoise, points, sigmas_from_log_snr(log_snr), noise, torch.arange(2)
+        )
+        weights = 6 * torch.ones_like(errors)
+        return (weights * errors).view(12, plan.n_blocks, -1, 2).mean(dim=2)
+
+    first, second = blocks_of(1), blocks_of(2)
+    shared = (first[..., 0] - first[..., 1]).var(dim=1).mean()
+    independent = (first[..., 0] - second[..., 1]).var(dim=1).mean()
+    assert independent > 10 * shared
+
+
+# What the answer may and may not depend on.
+
+
+def test_an_answer_does_not_depend_on_neighbours_chunks_or_order():
+    problem = Mixtures.random(3, 2, 16, 0.5)
+    points, _ = problem.sample(5)
+    together = classified(problem, points, SMALL).scores
+    for i, digest in enumerate(digests(5)):
+        alone = classify(
+            problem.denoise, points[[i]], [digest], range(3), SMALL, weighting=elbo, micro_batch=7
+        )
+        torch.testing.assert_close(alone.scores[0], together[i], rtol=1e-4, atol=1e-9)
+
+
+def test_the_order_of_the_classes_only_reorders_the_answer():
+    problem = Mixtures.random(3, 2, 16, 0.5)
+    points, _ = problem.sample(4)
+    straight = classified(problem, points, SMALL)
+    turned = classified(problem, points, SMALL, class_labels=[2, 0, 1])
+    torch.testing.assert_close(turned.posteriors, straight.posteriors[:, [2, 0, 1]])
+
+
+def test_another_seed_gives_other_draws_and_the_same_seed_the_same():
+    problem = Mixtures.random(3, 2, 16, 0.5)
+    points, _ = problem.sample(4)
+    scores = [classified(problem, points, SMALL, seed=seed).scores for seed in (0, 0, 1)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_the_standard_error_halves_with_four_times_the_draws():
+    problem = Mixtures.random(2, 2, 16, 0.5)
+    points, _ = problem.sample(40)
+    errors = [
+        classified(problem, points, DrawPlan(n_levels=3, n_blocks=n)).standard_errors.mean()
+        for n in (64, 256)
+    ]
+    assert float(errors[1] / errors[0]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_classes_that_the_model_cannot_tell_apart_tie_exactly():
+    points = torch.randn(3, 4, 8, 8)
+    result = classify(
+        lambda noised, sigmas, labels: noised / (1 + sigmas.view(-1, 1, 1, 1)),
+        points,
+        digests(3),
+        range(3),
+        SMALL,
+        weighting=robust,
+    )
+    assert torch.equal(result.posteriors[:, 0], result.posteriors[:, 2])
+
+
+def test_a_perfect_denoiser_leaves_no_error_and_a_lazy_one_all_of_the_noise():
+    latents = torch.randn(1, 4, 8, 8)
+    noise = torch.randn(1, 6, 4, 8, 8)
+    sigmas = torch.linspace(0.1, 10, 6)[None]
+    exact = paired_class_errors(
+        lambda noised, s, c: latents.expand_as(noised), latents, sigmas, noise, torch.arange(2)
+    )
+    lazy = paired_class_errors(lambda noised, s, c: noised, latents, sigmas, noise, torch.arange(2))
+    assert exact.max() == 0
+    energy = noise.square().flatten(2).sum(dim=2)[..., None].expand(-1, -1, 2)
+    torch.testing.assert_close(lazy.float(), energy, rtol=1e-4, atol=1e-3)
+
+
+def test_turned_views_leave_a_symmetric_model_unmoved():
+    latents = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    blind = torch.tensor([0.2, 0.8], dtype=torch.float64)
+
+    def denoise(noised, sigmas, labels):
+        return noised * blind[labels].view(-1, 1, 1, 1)
+
+    plan = DrawPlan(n_levels=4, n_blocks=400)
+    straight, turned = (
+        classify(
+            denoise,
+            latents,
+            digests(2),
+            range(2),
+            plan.model_copy(update={"turned": is_turned}),
+            weighting=robust,
+        )
+        for is_turned in (False, True)
+    )
+    difference = (straight.scores - turned.scores).abs()
+    assert (difference <= 6 * straight.standard_errors.amax(dim=1, keepdim=True)).all()
+
+
+def test_robust_weights_turn_the_score_towards_high_noise():
+    plan = DrawPlan(log_snr_min=0, log_snr_max=4, n_levels=2, n_blocks=1)
+    errors = torch.zeros(1, 4, 2)
+    errors[0, :2, 0] = errors[0, 2:, 1] = 1.0
+    log_snr = torch.tensor([[1.0, 1.0, 3.0, 3.0]])
+    equal = block_log_likelihoods(errors, log_snr, plan, elbo)
+    damped = block_log_likelihoods(errors, log_snr, plan, robust)
+    assert equal[0, 0, 0] == pytest.approx(0)
+    assert damped[0, 0, 0] - damped[0, 0, 1] == pytest.approx(-np.exp(-0.5) * 2 / 2 + np.exp(-1.5))
+
+
+# Refusals.
+
+
+def test_one_candidate_class_is_refused():
+    with pytest.raises(ValueError, match="at least two different candidate classes"):
+        classified(Mixtures.two_moons(), torch.zeros(1, 2).double(), SMALL, class_labels=[1])
+
+
+def test_a_repeated_candidate_class_is_refused():
+    with pytest.raises(ValueError, match="at least two different candidate classes"):
+        classified(Mixtures.two_moons(), torch.zeros(1, 2).double(), SMALL, class_labels=[1, 1])
+
+
+def test_a_missing_digest_is_refused():
+    with pytest.raises(ValueError, match="1 digests for 2 images"):
+        classify(
+            Mixtures.two_moons().denoise, torch.zeros(2, 2), ["a"], [0, 1], SMALL, weighting=elbo
+        )
+
+
+def test_an_empty_range_of_levels_is_refused():
+    with pytest.raises(ValueError, match=r"log_snr_min=4.0 is not below log_snr_max=1.0"):
+        DrawPlan(log_snr_min=4, log_snr_max=1)

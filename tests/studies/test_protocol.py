@@ -1,0 +1,141 @@
+import tomllib
+
+import pytest
+from pydantic import ValidationError
+
+from studies.protocol import Protocol, ProtocolError, load_protocol
+
+CONTRACT = """
+study_id = "first-light"
+title = "Real or generated?"
+question = "authenticity"
+consent_text = "Yes?"
+consent_version = "1"
+instructions = "Look."
+seed = 1
+n_participants = 6
+n_trials = 40
+confidence_points = 6
+[analysis]
+confidence_level = 0.95
+primary = "accuracy"
+"""
+
+
+@pytest.fixture
+def refused(tmp_path):
+    def refusal(text):
+        path = tmp_path / "protocol.toml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ProtocolError) as caught:
+            load_protocol(path)
+        return str(caught.value)
+
+    return refusal
+
+
+def test_a_written_protocol_reads_back_as_the_same_value_with_the_same_hash(tmp_path):
+    protocol = Protocol(
+        study_id="s-1",
+        title='Said "real"? \\ × ∞ \x7f',
+        consent_text='first\nsecond """ third\\\n\ttabbed',
+        n_trials=12,
+    )
+    protocol.write(tmp_path / "p.toml")
+    again = load_protocol(tmp_path / "p.toml")
+    assert again == protocol
+    assert again.protocol_hash == protocol.protocol_hash
+
+
+def test_the_hash_does_not_depend_on_comments_order_or_spacing(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(CONTRACT, encoding="utf-8")
+    one = load_protocol(path)
+    reversed_lines = CONTRACT.split("[analysis]")[0].strip().splitlines()[::-1]
+    path.write_text("# other\n" + "\n\n".join(reversed_lines), encoding="utf-8")
+    assert load_protocol(path).protocol_hash == one.protocol_hash
+
+
+def test_the_hash_of_a_known_protocol_never_changes():
+    # Computed once with `printf … | sha256sum` on the canonical JSON: a change of this number
+    # orphans the responses of every study that is running.
+    protocol = Protocol.model_validate(tomllib.loads(CONTRACT))
+    assert protocol.protocol_hash == (
+        "73eb323aa85d17f9e4450c27249f41f96f27baa992fd36b990b937b418773a3c"
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"title": "Other"}, {"analysis": {"confidence_level": 0.9}}]
+)
+def test_every_change_makes_another_hash(change):
+    values = tomllib.loads(CONTRACT)
+    one = Protocol.model_validate(values)
+    assert Protocol.model_validate(values | change).protocol_hash != one.protocol_hash
+
+
+def test_a_protocol_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        Protocol(study_id="s").seed = 2
+
+
+def test_an_unknown_key_is_refused_with_the_known_ones(refused):
+    assert "`n_trial` is not a key of a protocol; use one of study_id, title" in refused(
+        "n_trial = 3\n" + CONTRACT
+    )
+
+
+def test_an_unknown_key_of_the_analysis_is_refused_with_the_known_ones(refused):
+    assert "`analysis.margin` is not a key of a protocol; use one of confidence_level" in refused(
+        CONTRACT + "margin = 0.05\n"
+    )
+
+
+def test_a_missing_study_id_is_refused(refused):
+    assert "`study_id` is missing; add it." in refused("seed = 1")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("n_trials = 40", "`n_trials` is 1, but should be greater than or equal to 2; change it."),
+        ("seed = 1", "`seed` is '1', but should be a valid integer; change it."),
+        ('question = "authenticity"', "`question` is 'beauty', but should be 'authenticity'"),
+        ('study_id = "first-light"', "`study_id` is 'First light', but "),
+        ("confidence_level = 0.95", "`analysis.confidence_level` is 95, but should be less than 1"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_with_the_rule(refused, line, words):
+    bad = {
+        "n_trials": "1",
+        "seed": '"1"',
+        "question": '"beauty"',
+        "study_id": '"First light"',
+        "confidence_level": "95",
+    }
+    name = line.split(" = ")[0]
+    assert words in refused(CONTRACT.replace(line, f"{name} = {bad[name]}"))
+
+
+def test_a_file_that_is_not_toml_is_refused_with_its_line(refused):
+    words = refused("study_id = first")
+    assert "is not a TOML file" in words
+    assert "line 1" in words
+
+
+def test_a_missing_file_is_refused_with_the_command_that_writes_one(tmp_path):
+    with pytest.raises(ProtocolError, match="write one with `python -m studies plan"):
+        load_protocol(tmp_path / "none.toml")
+
+
+def test_a_protocol_is_never_overwritten(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text("precious", encoding="utf-8")
+    with pytest.raises(ProtocolError, match="exists already and may belong to a running study"):
+        Protocol(study_id="s").write(path)
+    assert path.read_text(encoding="utf-8") == "precious"
+
+
+def test_a_folder_that_does_not_exist_is_refused_with_advice(tmp_path):
+    with pytest.raises(ProtocolError, match="give a path in a folder that exists"):
+        Protocol(study_id="s").write(tmp_path / "none" / "p.toml")

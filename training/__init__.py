@@ -1,0 +1,1 @@
+"""Makes checkpoints: data, training loop, evaluation, packaging."""

@@ -1,0 +1,125 @@
+"""What a training run is: one frozen value, written beside its checkpoints.
+
+A recipe is a function that returns a whole one; the command line picks a recipe by its name.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from diffusion.draws import DrawPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """Everything that decides the result, besides the data."""
+
+    name: str
+    image_size: int = 64
+    crop_px: int | None = None
+    """Centred square to cut from larger photographs, in their pixels. None: the whole frame."""
+
+    n_images: int = 1_000_000
+    """How long to train, in images shown, so that it survives a change of batch size."""
+    minutes: float | None = None
+    """Train by the clock instead: the learning rate then follows elapsed time."""
+    batch_size: int = 64
+    seed: int = 0
+
+    widths: tuple[int, ...] = (96, 144, 192)
+    n_blocks: tuple[int, ...] = (1, 1, 1)
+    patch_size: int = 4
+    dropout: float = 0.0
+
+    lr: float = 2e-3
+    warmup_images: int = 12_800
+    weight_decay: float = 1e-2
+    ema_halflife_images: int = 50_000
+    class_dropout: float = 0.1
+
+    log_sigma_mean: float = -1.2
+    log_sigma_std: float = 1.2
+    """Noise levels seen in training: `ln sigma ~ normal(mean, std)`. Karras et al. (2022)."""
+    uniform_fraction: float = 0.1
+    """Share of images whose log-SNR is uniform instead, so that every level is trained."""
+    uniform_log_snr: tuple[float, float] = (-6.0, 9.0)
+
+    stain_jitter: float = 0.06
+    """Standard deviation of the log-gain of optical density, for each colour channel."""
+    held_out_fraction: float = 0.05
+    """Share of the training cells, chosen by content, kept for calibration."""
+
+    draw_plan: DrawPlan = field(default_factory=lambda: DrawPlan(turned=True))
+    """How the finished checkpoint classifies."""
+
+    snapshot_minutes: float = 2.0
+    grid_minutes: float = 10.0
+    """How often a grid of drawn cells goes to TensorBoard."""
+
+    def __post_init__(self) -> None:
+        """Refuse a run that cannot be carried out."""
+        if self.n_images < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"n_images={self.n_images} and batch_size={self.batch_size}; "
+                "both must be at least 1."
+            )
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes={self.minutes}; give a positive number, such as 3.")
+        if self.image_size % (self.patch_size * 2 ** (len(self.widths) - 1)):
+            raise ValueError(
+                f"image_size={self.image_size} does not divide into patches of {self.patch_size} "
+                f"and {len(self.widths)} resolutions; use a multiple of "
+                f"{self.patch_size * 2 ** (len(self.widths) - 1)}."
+            )
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps when training is counted in images."""
+        return math.ceil(self.n_images / self.batch_size)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for the JSON beside the results."""
+        return {**asdict(self), "draw_plan": self.draw_plan.model_dump()}
+
+
+def pbc64() -> TrainingConfig:
+    """Eight peripheral blood cell types of the PBC data set at 64 px, on one or more CPU cores."""
+    return TrainingConfig(name="pbc64", crop_px=200, n_images=1_000_000)
+
+
+def tiny() -> TrainingConfig:
+    """Drawn cells on two CPU cores within minutes: the demo."""
+    return TrainingConfig(
+        name="tiny",
+        image_size=64,
+        n_images=60_000,
+        widths=(64, 112, 176),
+        warmup_images=3_200,
+        ema_halflife_images=5_000,
+        held_out_fraction=0.1,
+        snapshot_minutes=0.5,
+    )
+
+
+def smoke_test() -> TrainingConfig:
+    """Seconds on a CPU: proves that the loop runs, learns next to nothing."""
+    return replace(
+        tiny(),
+        name="smoke_test",
+        image_size=32,
+        n_images=512,
+        batch_size=16,
+        widths=(16, 32),
+        n_blocks=(1, 1),
+        ema_halflife_images=200,
+        warmup_images=64,
+        held_out_fraction=0.2,
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainingConfig]] = {
+    "pbc64": pbc64,
+    "tiny": tiny,
+    "smoke_test": smoke_test,
+}
