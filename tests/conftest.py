@@ -1,14 +1,11 @@
 """Shared by all parts: a tiny checkpoint with random weights, written as the real ones are."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-
-from diffusion.checkpoint import CheckpointHeader, save_checkpoint
-from diffusion.draws import DrawPlan
-from diffusion.network import CellDenoiser
+from starlette.testclient import TestClient
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -18,6 +15,12 @@ TINY_CLASSES = ("basophil", "eosinophil", "platelet")
 
 
 def write_tiny_checkpoint(folder: Path, *, seed: int = 0, crop_px: int | None = None) -> Path:
+    import torch  # takes seconds, and half of the tests need none of it
+
+    from diffusion.checkpoint import CheckpointHeader, save_checkpoint
+    from diffusion.draws import DrawPlan
+    from diffusion.network import CellDenoiser
+
     torch.manual_seed(seed)
     network = CellDenoiser(
         image_size=32,
@@ -57,3 +60,18 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real cells (../shared/data) are not on this machine")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def client(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The real service in this process; BentoML can make it once."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path_factory.mktemp("prometheus"))
+    os.environ.setdefault("BENTOML_HOME", str(tmp_path_factory.mktemp("bentoml")))
+    from service import app
+    from service.settings import ServiceSettings
+
+    app.settings = ServiceSettings(checkpoint=tiny_checkpoint, device="cpu")
+    with TestClient(app.BloodCellService.to_asgi(), raise_server_exceptions=False) as client:
+        while client.get("/readyz").status_code == 503:
+            pass
+        yield client

@@ -23,7 +23,9 @@ from training.loop import train
 from training.package import package as packaged
 from training.progress import console, progress_bar
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False
+)
 
 DataPath = Annotated[
     Path, typer.Option("--data", help="A folder of images by class, or name.csv of a packed set.")

@@ -1,9 +1,4 @@
-"""One running ASGI service for all tests: BentoML can make it once in a process."""
-
 import io
-import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,20 +15,6 @@ def encoded(image: Image.Image, image_format: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format=image_format, **options)
     return buffer.getvalue()
-
-
-@pytest.fixture(scope="session")
-def client(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path_factory.mktemp("prometheus"))
-    os.environ.setdefault("BENTOML_HOME", str(tmp_path_factory.mktemp("bentoml")))
-    from service import app
-    from service.settings import ServiceSettings
-
-    app.settings = ServiceSettings(checkpoint=tiny_checkpoint, device="cpu")
-    with TestClient(app.BloodCellService.to_asgi(), raise_server_exceptions=False) as client:
-        while client.get("/readyz").status_code == 503:
-            pass
-        yield client
 
 
 @pytest.fixture(scope="session")

@@ -190,7 +190,7 @@ def test_a_fault_of_ours_is_a_500_without_internals(classify, monkeypatch):
     from service import inference
 
     def fails(*arguments):
-        raise RuntimeError("secret /work/path")
+        raise RuntimeError("secret /srv/path")
 
     monkeypatch.setattr(inference, "classify", fails)
     problem = assert_refused(classify(PNG), 500, "internal_error")

@@ -5,19 +5,22 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from studies.__main__ import app as studies_cli
 from studies.responses import check_protocol, read_responses
 from tests.webapp.studies_at_hand import protocol
 from webapp.__main__ import cli
 
 
-def run(*arguments):
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+def run(*arguments, command=cli):
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return result.output
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_the_export_holds_exactly_the_answers_that_the_bots_gave(server, stimuli, tmp_path, suffix):
+def test_export_and_report_hold_exactly_the_answers_that_the_bots_gave(
+    server, stimuli, tmp_path, suffix
+):
     plan = protocol(f"whole-{suffix}", n_participants=3)
     plan.write(tmp_path / "protocol.toml")
     run(
@@ -50,6 +53,23 @@ def test_the_export_holds_exactly_the_answers_that_the_bots_gave(server, stimuli
         for counts in record["participants"]
     }
     assert [counts["n"] for counts in record["participants"]] == [plan.n_trials] * 3
+
+    report, results = tmp_path / "report.html", tmp_path / "report.json"
+    run(
+        *("analyse", "--protocol", tmp_path / "protocol.toml", "--responses", table),
+        *("--out", report, "--json", results),
+        command=studies_cli,
+    )
+    reported = {
+        reader["participant_id"]: {column: reader[column] for column in columns[:-1]}
+        | {"n": reader["n_trials"]}
+        for reader in json.loads(results.read_text())["readers"]
+    }
+    assert reported == exported
+    html = report.read_text()
+    assert plan.protocol_hash[:12] in html
+    for participant in exported:
+        assert participant in html
 
 
 def test_bots_that_come_again_find_the_study_finished(server, stimuli, tmp_path):
