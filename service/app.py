@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import bentoml
 import click
+from bentoml._internal.utils.analytics import usage_stats
 from fastapi import FastAPI
 from pydantic import PrivateAttr
 from starlette.requests import Request
@@ -40,6 +41,11 @@ from service.settings import (
 
 if TYPE_CHECKING:
     from diffusion.checkpoint import Checkpoint
+
+# Telemetry is off unless somebody turned it on. `bentoml serve` has asked, and remembered the
+# answer, before it imports this module.
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+usage_stats.do_not_track.cache_clear()
 
 logger = logging.getLogger("bentoml.cytoverity")
 try:

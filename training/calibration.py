@@ -9,7 +9,7 @@ from diffusion.draws import DrawPlan
 from diffusion.latents import latents_from_images
 from diffusion.network import CellDenoiser, in_bfloat16
 from training.data import LabelledImages, batches
-from training.progress import progress_bar
+from training.progress import Tenths, progress_bar
 
 IMAGES_AT_ONCE = 16
 
@@ -31,6 +31,7 @@ def class_scores(
     device = next(network.parameters()).device
     denoise = in_bfloat16(network.as_denoiser(), device)
     scores = []
+    tenths = Tenths(description, len(data))
     with progress_bar() as bar:
         task = bar.add_task(description, total=len(data))
         for chunk in batches(len(data), IMAGES_AT_ONCE):
@@ -44,7 +45,8 @@ def class_scores(
                 seed=seed,
             )
             scores.append(result.scores)
-            bar.advance(task, chunk.stop - chunk.start)
+            bar.update(task, completed=chunk.stop)
+            tenths.at(chunk.stop)
     return torch.cat(scores)
 
 

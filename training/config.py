@@ -99,7 +99,7 @@ def tiny() -> TrainingConfig:
         widths=(64, 112, 176),
         warmup_images=3_200,
         ema_halflife_images=5_000,
-        held_out_fraction=0.05,
+        held_out_fraction=0.1,
         snapshot_minutes=0.5,
     )
 

@@ -1,5 +1,6 @@
 """A checkpoint folder into the BentoML model store, addressed by its digest."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def package(folder: Path) -> str:
     Raises:
         CheckpointError: if the folder is not a checkpoint.
     """
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before the import: no telemetry
     import bentoml
     from bentoml.exceptions import NotFound
 

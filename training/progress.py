@@ -38,3 +38,17 @@ def tracked(items: Sequence[T], description: str) -> Iterable[T]:
     """The same items, with a bar on a terminal."""
     with progress_bar() as bar:
         yield from bar.track(items, description=description)
+
+
+class Tenths:
+    """Lines such as `Classifying: 171 of 1,708` at each tenth, where no bar is drawn."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self._description, self._total, self._said = description, total, 0
+
+    def at(self, done: int) -> None:
+        """Say it if another tenth is complete."""
+        tenth = 10 * done // self._total
+        if tenth > self._said and not console.is_terminal:
+            console.print(f"{self._description}: {done:,} of {self._total:,}")
+        self._said = max(tenth, self._said)

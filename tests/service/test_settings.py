@@ -85,3 +85,18 @@ def test_a_busy_port_is_said_in_one_line():
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"Port {port} .*choose another"):
             check_port_is_free("127.0.0.1", port)
+
+
+def test_importing_the_service_turns_telemetry_off_even_after_bentoml_has_asked():
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "from bentoml._internal.utils.analytics import usage_stats\n"
+        "assert not usage_stats.do_not_track()\n"
+        "import service.app\n"
+        "assert usage_stats.do_not_track()\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "BENTOML_DO_NOT_TRACK"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
