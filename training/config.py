@@ -50,9 +50,7 @@ class TrainingConfig:
     held_out_fraction: float = 0.05
     """Share of the training cells, chosen by content, kept for calibration."""
 
-    draw_plan: DrawPlan = field(
-        default_factory=lambda: DrawPlan(log_snr_min=-1, log_snr_max=5, turned=True)
-    )
+    draw_plan: DrawPlan = field(default_factory=lambda: DrawPlan(turned=True))
     """How the finished checkpoint classifies."""
 
     snapshot_minutes: float = 2.0
