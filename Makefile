@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo 'Python 3.11 or newer is needed; name it with `make PYTHON=/path/to/python3.11 …`.'; exit 1; }
 	@echo 'Installing into .venv (about two minutes, once) …'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
 	  -e '.[train,serve,webapp,studies,psychometrics,dev]'
 	@touch $@
 
@@ -48,8 +48,8 @@ format: $(INSTALLED)  ## format and mend what ruff can mend
 
 lock:  ## resolve all dependencies anew and write constraints.txt
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
-	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+	@build/lock/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0
+	@build/lock/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0 \
 	  bentoml==1.4.39 -e '.[train,serve,webapp,studies,psychometrics,dev]'
 	@{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } \
 	  > build/constraints.txt && mv build/constraints.txt constraints.txt && rm -rf build/lock

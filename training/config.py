@@ -89,12 +89,13 @@ def pbc64() -> TrainingConfig:
 
 
 def tiny() -> TrainingConfig:
-    """Drawn cells on two CPU cores within minutes: the demo."""
+    """Drawn cells at 32 px on two CPU cores within minutes: the demo."""
     return TrainingConfig(
         name="tiny",
-        image_size=64,
-        n_images=60_000,
-        widths=(64, 112, 176),
+        image_size=32,
+        n_images=100_000,
+        widths=(64, 96, 128),
+        patch_size=2,
         warmup_images=3_200,
         ema_halflife_images=5_000,
         held_out_fraction=0.1,
@@ -107,7 +108,7 @@ def smoke_test() -> TrainingConfig:
     return replace(
         tiny(),
         name="smoke_test",
-        image_size=32,
+        patch_size=4,
         n_images=512,
         batch_size=16,
         widths=(16, 32),
