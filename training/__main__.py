@@ -73,11 +73,17 @@ def run(
     out: Annotated[Path, typer.Option(help="Checkpoint folder to make; its run/ holds the state.")],
     minutes: Annotated[float | None, typer.Option(help="Train by the clock.")] = None,
     images: Annotated[int | None, typer.Option(help="Train for this many images shown.")] = None,
+    crop_px: Annotated[
+        int | None,
+        typer.Option(help="Centred square to cut from larger images; 0 takes the whole frame."),
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Train a checkpoint; run the same line again after a kill, and it resumes."""
     with one_line_errors():
         config = _recipe(recipe, minutes=minutes, images=images, seed=seed)
+        if crop_px is not None:
+            config = replace(config, crop_px=crop_px or None)
         found = read_images(data, config.image_size, crop_px=config.crop_px)
         held_out = found.held_out(config.held_out_fraction)
         _describe(found, int(held_out.sum()))

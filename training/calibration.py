@@ -25,7 +25,7 @@ def class_scores(
 ) -> Tensor:
     """Weighted log-likelihoods of all the model's classes, centred. (n, K)
 
-    In bfloat16: on the PBC validation cells it changes no more verdicts than another seed does
+    In bfloat16: on the held-out cells of PBC it changes fewer verdicts than another seed does
     (docs/notes/measurements.md), and takes half the time.
     """
     device = next(network.parameters()).device

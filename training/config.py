@@ -64,6 +64,8 @@ class TrainingConfig:
                 f"n_images={self.n_images} and batch_size={self.batch_size}; "
                 "both must be at least 1."
             )
+        if self.crop_px is not None and self.crop_px < 1:
+            raise ValueError(f"crop_px={self.crop_px}; give pixels, or None for the whole frame.")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes={self.minutes}; give a positive number, such as 3.")
         if self.image_size % (self.patch_size * 2 ** (len(self.widths) - 1)):

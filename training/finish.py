@@ -34,7 +34,7 @@ def finish(
     if scarce:
         raise DataError(
             f"Fewer than {MIN_HELD_OUT_PER_CLASS} cells of {', '.join(scarce)} were kept aside to "
-            "calibrate on; add images of these classes, or raise `held_out_fraction`."
+            "calibrate on; add images of these classes, or raise the recipe's `held_out_fraction`."
         )
     held_out = held_out.where(_first_of_each_class(held_out.labels, MAX_CALIBRATED_PER_CLASS))
     plan = config.draw_plan

@@ -48,6 +48,19 @@ def test_a_run_ends_with_a_checkpoint_that_evaluates(trained, tmp_path):
     assert "balanced accuracy" in output
 
 
+def test_the_crop_of_a_recipe_can_be_changed_for_other_photographs(tmp_path):
+    write_folder(tmp_path / "cells", {"a": 40, "b": 40}, size=48)
+    line = ("run", "--recipe", "smoke_test", "--data", tmp_path / "cells", "--images", 16)
+    for crop_px, stored in ((40, 40), (0, None)):
+        out = tmp_path / f"out-{crop_px}"
+        code, output = run(*line, "--out", out, "--crop-px", crop_px)
+        assert code == 0, output
+        assert load_checkpoint(out).header.crop_px == stored
+    code, output = run(*line, "--out", tmp_path / "out", "--crop-px", -3)
+    assert code == 2
+    assert "crop_px=-3; give pixels, or None for the whole frame" in output
+
+
 def test_a_finished_run_started_again_gives_the_same_checkpoint(trained):
     base, _, line = trained
     before = load_checkpoint(base / "out").digest
