@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from diffusion.checkpoint import make_scheduler
 from diffusion.pipeline import CellPipeline
@@ -71,8 +72,11 @@ def test_one_seed_is_one_noise():
 
 
 def test_diffusers_own_pipeline_interface_draws_the_same_picture(tiny_checkpoint):
-    pipeline = CellPipeline.from_pretrained(tiny_checkpoint)
-    first, second = (pipeline([0], [9], num_inference_steps=4).images[0] for _ in range(2))
+    pipelines = [
+        kind.from_pretrained(tiny_checkpoint) for kind in (CellPipeline, DiffusionPipeline)
+    ]
+    assert all(isinstance(pipeline, CellPipeline) for pipeline in pipelines)
+    first, second = (p([0], [9], num_inference_steps=4).images[0] for p in pipelines)
     assert first.size == (32, 32)
     assert first.tobytes() == second.tobytes()
 
