@@ -51,7 +51,8 @@ def main(
     header = model.header
     cells = read_images(data, header.image_size, crop_px=header.crop_px)
     cells = cells.where(cells.held_out(header.training_config["held_out_fraction"]))
-    cells = cells.where(np.arange(len(cells)) < limit).labelled_for(model.class_names)
+    evenly = np.isin(np.arange(len(cells)), np.linspace(0, len(cells) - 1, limit).astype(int))
+    cells = cells.where(evenly).labelled_for(model.class_names)
     console.print(
         f"{len(cells)} held-out cells (digest {cells.digest[:12]}), checkpoint {model.digest[:12]}"
     )
