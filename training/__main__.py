@@ -18,7 +18,7 @@ from training.config import RECIPES, TrainingConfig
 from training.data import DataError, LabelledImages, class_counts, read_images
 from training.drawing import CLASS_NAMES, draw_data_set
 from training.evaluate import evaluate as evaluated
-from training.finish import finish
+from training.finish import finish, refuse_too_few
 from training.loop import train
 from training.package import package as packaged
 from training.progress import console, progress_bar
@@ -87,6 +87,7 @@ def run(
         found = read_images(data, config.image_size, crop_px=config.crop_px)
         held_out = found.held_out(config.held_out_fraction)
         _describe(found, int(held_out.sum()))
+        refuse_too_few(found, found.where(held_out))
         trained = train(config, found.where(~held_out), out / "run")
         digest = finish(config, found, found.where(held_out), trained, out)
     console.print(

@@ -26,7 +26,7 @@ def class_scores(
     """Weighted log-likelihoods of all the model's classes, centred. (n, K)
 
     In bfloat16: on the held-out cells of PBC it changes fewer verdicts than another seed does
-    (docs/notes/measurements.md), and takes half the time.
+    (docs/notes/measurements.md).
     """
     device = next(network.parameters()).device
     denoise = in_bfloat16(network.as_denoiser(), device)

@@ -17,6 +17,21 @@ MAX_CALIBRATED_PER_CLASS = 60
 """More would sharpen one number little and cost minutes on a CPU."""
 
 
+def refuse_too_few(data: LabelledImages, held_out: LabelledImages) -> None:
+    """Say before the training, not after it, that the checkpoint could not be calibrated.
+
+    Raises:
+        DataError: naming the classes of which too few cells were kept aside.
+    """
+    counts = class_counts(held_out)
+    scarce = [n for n in data.class_names if counts.get(n, 0) < MIN_HELD_OUT_PER_CLASS]
+    if scarce:
+        raise DataError(
+            f"Fewer than {MIN_HELD_OUT_PER_CLASS} cells of {', '.join(scarce)} were kept aside to "
+            "calibrate on; add images of these classes, or raise the recipe's `held_out_fraction`."
+        )
+
+
 def finish(
     config: TrainingConfig,
     data: LabelledImages,
@@ -24,18 +39,8 @@ def finish(
     trained: TrainedNetwork,
     out: Path,
 ) -> str:
-    """Fit the temperature on held-out cells, write the checkpoint, and return its digest.
-
-    Raises:
-        DataError: if too few cells of a class were kept aside to calibrate on.
-    """
-    counts, n_training_images = class_counts(held_out), len(data) - len(held_out)
-    scarce = [n for n in data.class_names if counts.get(n, 0) < MIN_HELD_OUT_PER_CLASS]
-    if scarce:
-        raise DataError(
-            f"Fewer than {MIN_HELD_OUT_PER_CLASS} cells of {', '.join(scarce)} were kept aside to "
-            "calibrate on; add images of these classes, or raise the recipe's `held_out_fraction`."
-        )
+    """Fit the temperature on held-out cells, write the checkpoint, and return its digest."""
+    n_training_images = len(data) - len(held_out)
     held_out = held_out.where(_first_of_each_class(held_out.labels, MAX_CALIBRATED_PER_CLASS))
     plan = config.draw_plan
     scores = class_scores(

@@ -146,6 +146,7 @@ def test_too_few_cells_to_calibrate_on_are_refused(tmp_path):
     )
     assert code == 2
     assert "cells of rare were kept aside to calibrate on" in output
+    assert not (tmp_path / "out").exists()  # said before the training, not after it
 
 
 def test_an_export_never_mixes_with_what_is_there(trained, tmp_path):
