@@ -21,6 +21,17 @@ def test_the_temperature_of_simulated_scores_is_recovered():
         assert fitted == pytest.approx(temperature, rel=0.05)
 
 
+def test_showing_one_class_ten_times_as_often_leaves_the_temperature_where_it_was():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(300) % 3
+    scores = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    # Classes of different difficulty, so that their weights matter.
+    scores[torch.arange(300), labels] += torch.tensor([0.2, 1.0, 4.0])[labels].double()
+    often = torch.cat([torch.arange(300), *[torch.nonzero(labels == 2)[:, 0]] * 9])
+    once = fit_temperature(scores, labels)
+    assert fit_temperature(scores[often], labels[often]) == pytest.approx(once, rel=1e-3)
+
+
 def test_the_mean_of_one_proportion_is_that_proportion():
     one = wilson(18, 20)
     assert mean_of_proportions([one]) == one
