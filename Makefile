@@ -10,10 +10,11 @@ export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format lock clean
+.PHONY: help install demo test test-slow check bench bench-judge bench-anomaly bench-explanations bench-sampler \
+  bench-conditioning format lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -41,6 +42,36 @@ check: $(INSTALLED)  ## what CI runs: format, lint, types, import arrows, tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test
+
+# Benchmarks need the real cells. `make bench` alone takes tens of minutes; each writes benchmarks/results/*.json.
+CELLS ?= ../shared/data/pbc64
+CHECKPOINT ?= checkpoints/pbc64
+JUDGE ?= runs/cnn
+RESULTS := benchmarks/results
+
+$(JUDGE)/cnn.json:
+	@$(BIN)/python benchmarks/plain_cnn.py --train $(CELLS)/train --minutes 22 --out $(JUDGE)
+
+bench-judge: $(INSTALLED) $(JUDGE)/cnn.json  ## train the plain CNN that stands beside us and judges our pictures
+
+bench: $(INSTALLED) $(JUDGE)/cnn.json  ## ours against the published rule, side by side (needs ../shared/data)
+	@$(BIN)/python benchmarks/classifier.py --checkpoint $(CHECKPOINT) --data $(CELLS)/val --fit $(CELLS)/train \
+	  --judge $(JUDGE) --limit 240 --json $(RESULTS)/classifier.json
+
+bench-anomaly: $(INSTALLED)  ## anomaly scores: foreign and altered cells, and each class left out in turn (an hour)
+	@$(BIN)/python benchmarks/anomaly.py far --checkpoint $(CHECKPOINT) --data $(CELLS)/..
+	@$(BIN)/python benchmarks/anomaly.py leave-out --data $(CELLS)/train --test $(CELLS)/val
+
+bench-explanations: $(INSTALLED) $(JUDGE)/cnn.json  ## evidence maps and counterfactuals
+	@$(BIN)/python benchmarks/explanations.py --checkpoint $(CHECKPOINT) --data $(CELLS)/val --judge $(JUDGE) \
+	  --attributes $(CELLS)/wbcatt_attributes.csv
+
+bench-sampler: $(INSTALLED) $(JUDGE)/cnn.json  ## kernel distance of samples by steps and guidance
+	@$(BIN)/python benchmarks/sampler.py --checkpoint $(CHECKPOINT) --data $(CELLS)/train --judge $(JUDGE)
+
+bench-conditioning: $(INSTALLED) $(JUDGE)/cnn.json  ## where the class should enter the network (an hour)
+	@$(BIN)/python benchmarks/conditioning.py --data $(CELLS)/train --images 56000 --judge $(JUDGE) \
+	  --json $(RESULTS)/conditioning.json
 
 format: $(INSTALLED)  ## format and mend what ruff can mend
 	@$(BIN)/ruff format .

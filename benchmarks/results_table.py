@@ -12,12 +12,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+BENCHMARKS = ROOT / "benchmarks" / "results"
 SETS = {
     "val": "`pbc64/val`, same batch and microscope",
     "shift_batchB_dev": "`shift_batchB_dev`, another acquisition batch",
     "tecom_d1_dev": "`tecom_d1_dev`, other microscope and stain",
     "bccd_dev": "`bccd_dev`, other microscope, stain and scale",
 }
+DECLARED = {
+    "shift_batchB_dev_declared": "`shift_batchB_dev`, seven classes declared",
+    "tecom_d1_dev_declared": "`tecom_d1_dev`, five classes declared",
+    "bccd_dev_declared": "`bccd_dev`, five classes declared",
+}
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "benchmarks.md")
+ROWS = ("head", "generative", "fused")
 
 
 def load(name: str) -> dict:
@@ -25,31 +33,88 @@ def load(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def with_interval(estimate: float, ci_low: float, ci_high: float) -> str:
+def words(value: dict | None) -> str:
     """`0.955 (0.942–0.965)`"""
-    return f"{estimate:.3f} ({ci_low:.3f}–{ci_high:.3f})"
+    if value is None:
+        return "–"
+    return f"{value['estimate']:.3f} ({value['ci_low']:.3f}–{value['ci_high']:.3f})"
 
 
 def comparison() -> str:
-    """Balanced accuracy on every set, ours beside the opponents."""
+    """Balanced accuracy on every set, our three rows beside the opponents."""
     cnn, knn = load("cnn")["sets"], load("knn")["sets"]
     lines = [
-        "| set | n | diffusion classifier | plain CNN | nearest neighbours |",
+        "| set | n | head | generative | fused | plain CNN | nearest neighbours |",
+        "| --- | ---: | --- | --- | --- | --- | --- |",
+    ]
+    for name, described in {**SETS, **DECLARED}.items():
+        rows = load(name)["rows"]
+        cells, kind = name.removesuffix("_declared"), "all" if name in SETS else "declared"
+        numbers = [rows[row]["balanced_accuracy"] for row in ROWS]
+        numbers += [o[cells][kind]["balanced_accuracy"] for o in (cnn, knn)]
+        n = rows["fused"]["balanced_accuracy"]["n"]
+        lines.append(f"| {described} | {n:,} | {' | '.join(map(words, numbers))} |")
+    return "\n".join(lines)
+
+
+def abstention() -> str:
+    """What the abstention rule leaves, and what the anomaly flag says."""
+    lines = [
+        "| set | risk vouched for | verdict given | wrong of those given | flagged as anomalous |",
         "| --- | ---: | --- | --- | --- |",
     ]
-    for name, described in SETS.items():
-        ours = load(name)["balanced_accuracy"]
-        opponents = [
-            with_interval(o["balanced_accuracy"], o["ci_low"], o["ci_high"])
-            for o in (cnn[name], knn[name])
-        ]
-        mine = with_interval(ours["estimate"], ours["ci_low"], ours["ci_high"])
-        lines.append(f"| {described} | {ours['n']:,} | {mine} | {' | '.join(opponents)} |")
+    for name, described in {**SETS, **DECLARED}.items():
+        result = load(name)
+        rule = result["rows"]["fused"]["abstention"]
+        risk = "–" if rule["risk"] is None else f"{rule['risk']:.0%}"
+        lines.append(
+            f"| {described} | {risk} | {words(rule['given'])} | {words(rule['wrong_given'])} | "
+            f"{words(result['flagged_as_anomalous'])} |"
+        )
+    return "\n".join(lines)
+
+
+def calibration() -> str:
+    """Calibration and conformal sets on random halves of val."""
+    rows = load("val")["rows"]
+    lines = ["| on `val` | " + " | ".join(ROWS) + " |", "| --- |" + " --- |" * len(ROWS)]
+
+    def add(title: str, cells: list[str]) -> None:
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+
+    each = [rows[row] for row in ROWS]
+    for key, title in (
+        ("ece", "expected calibration error"),
+        ("classwise_ece", "classwise calibration error"),
+        ("brier", "Brier score"),
+        ("nll", "log-loss, nat"),
+    ):
+        add(title, [words(row["calibration"][key]) for row in each])
+    halves = [row["halves"] for row in each]
+    add(
+        "calibration error on the testing halves, mean",
+        [f"{h['ece']['mean']:.4f}" for h in halves],
+    )
+    for prefix, kind in (("", "marginal"), ("classwise_", "classwise")):
+        add(
+            f"coverage of {kind} 90 % sets, mean",
+            [f"{h[prefix + 'coverage']['mean']:.3f}" for h in halves],
+        )
+        by_class = [[c["mean"] for c in h[prefix + "coverage_by_class"]] for h in halves]
+        add(
+            f"lowest and highest class, {kind}",
+            [f"{min(means):.3f}, {max(means):.3f}" for means in by_class],
+        )
+        add(
+            f"classes in a {kind} set, mean",
+            [f"{h[prefix + 'set_size']['mean']:.2f}" for h in halves],
+        )
+    add("GFLOP an image", [f"{row['gflop']:.2f}" for row in each])
     return "\n".join(lines)
 
 
 def by_class() -> str:
-    """Recall of each class on every set, and the CNN's on val."""
+    """Recall of each class on every set by the fused row, and the CNN's on val."""
     results = {name: load(name) for name in SETS}
     lines = [
         "| class | " + " | ".join(f"`{name}`" for name in SETS) + " | CNN, `val` |",
@@ -58,24 +123,20 @@ def by_class() -> str:
     for class_name in results["val"]["class_names"]:
         row = []
         for result in results.values():
-            recall = result["recall"].get(class_name)
-            row.append(
-                "–"
-                if recall is None
-                else with_interval(recall["estimate"], recall["ci_low"], recall["ci_high"])
-                + f", n {recall['n']}"
-            )
-        cnn = load("cnn")["sets"]["val"]["recall"][class_name]
+            recall = result["rows"]["fused"]["recall"].get(class_name)
+            row.append("–" if recall is None else f"{words(recall)}, n {recall['n']}")
+        cnn = load("cnn")["sets"]["val"]["all"]["recall"][class_name]
         lines.append(f"| {class_name} | {' | '.join(row)} | {cnn:.3f} |")
     return "\n".join(lines)
 
 
 def confusion() -> str:
-    """Verdicts on val: rows are true classes."""
+    """Most probable classes on val by the fused row: rows are true classes."""
     result = load("val")
     names = result["class_names"]
     lines = ["| true \\ verdict | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
-    for name, row in zip(names, result["confusion_matrix"], strict=True):
+    matrix = result["rows"]["fused"]["confusion_matrix"]
+    for name, row in zip(names, matrix, strict=True):
         lines.append(f"| {name} | " + " | ".join(str(n) for n in row) + " |")
     return "\n".join(lines)
 
@@ -85,17 +146,88 @@ def digests() -> str:
     result = load("val")
     rows = [f"checkpoint `{result['checkpoint_digest']}`"]
     rows += [f"{name} `{load(name)['data_digest']}`" for name in SETS]
-    rows.append(
-        f"{result['n_draws']} noise draws for each of {len(result['class_names'])} classes, "
-        f"weighting {result['weighting']}, seed {result['seed']}, "
-        f"{result['flops_per_image'] / 1e9:.0f} GFLOP an image; log-loss of the calibrated "
-        f"probability on val {result['log_loss']:.3f} nat"
-    )
+    rows.append(f"weighting {result['weighting']}, seed {result['seed']}")
     return "\n".join(f"- {row}" for row in rows)
 
 
+def bench(name: str) -> dict:
+    """One JSON file that a benchmark wrote."""
+    return json.loads((BENCHMARKS / f"{name}.json").read_text())
+
+
+def rules() -> str:
+    """Every rule on one network and the same cells."""
+    results = bench("classifier")
+    lines = [
+        "| rule | GFLOP | class passes | ms an image | balanced accuracy | log-loss, nat |",
+        "| --- | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for row in results["rows"]:
+        loss = "–" if row["nll"] is None else f"{row['nll']['estimate']:.3f}"
+        lines.append(
+            f"| {row['name']} | {row['flops']['estimate'] / 1e9:.3g} | "
+            f"{row['class_passes']['estimate']:.3g} | {1000 * row['wall_s']['estimate']:.3g} | "
+            f"{words(row['balanced_accuracy'])} | {loss} |"
+        )
+    lines.append("")
+    lines.append(
+        f"n = {results['n']} cells, data `{results['data_digest'][:12]}`, checkpoint "
+        f"`{results['checkpoint_digest'][:12]}`, {results['n_threads']} thread(s), seed "
+        f"{results['seed']}."
+    )
+    return "\n".join(lines)
+
+
+def ratios() -> str:
+    """Ours against the published rule, paired."""
+    results = bench("classifier")
+    lines = [
+        "| against the published rule | fused | generative |",
+        "| --- | --- | --- |",
+    ]
+    titles = {
+        "flops_ratio": "FLOPs, published / ours",
+        "flops_ratio_shared_trunk": "the same, had the published rule our shared trunk",
+        "wall_time_ratio": "wall time, published / ours",
+        "balanced_accuracy_difference": "balanced accuracy, ours − published",
+    }
+    for key, title in titles.items():
+        digits = 3 if key.endswith("difference") else 1
+        cells = []
+        for part in (results, results["generative"]):
+            value = part.get(key)
+            cells.append(
+                "–"
+                if value is None
+                else f"{value['estimate']:.{digits}f} "
+                f"({value['ci_low']:.{digits}f} to {value['ci_high']:.{digits}f})"
+            )
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def foreign() -> str:
+    """Anomaly scores on foreign and altered cells."""
+    results = bench("anomaly_far")
+    scores = ("combined", "head_mahalanobis", "head_max_probability", "zeta", "zeta_corrected")
+    lines = [
+        "| against `val` | n | " + " | ".join(scores) + " | flagged |",
+        "| --- | ---: |" + " --- |" * (len(scores) + 1),
+    ]
+    for name, of_set in results["sets"].items():
+        areas = [words(of_set["scores"][score]["auroc"]) for score in scores]
+        flagged = words(of_set["found"])
+        lines.append(f"| {name} | {of_set['n']} | {' | '.join(areas)} | {flagged} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "rules": rules,
+    "ratios": ratios,
+    "foreign": foreign,
     "comparison": comparison,
+    "abstention": abstention,
+    "calibration": calibration,
     "by class": by_class,
     "confusion": confusion,
     "digests": digests,
@@ -106,13 +238,15 @@ def filled(text: str) -> str:
     """The page with every table between its comments made anew."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda m, t=table: m[1] + t() + "\n" + m[2], text, flags=re.DOTALL)
+        if re.search(pattern, text, flags=re.DOTALL):
+            made = table()
+            text = re.sub(pattern, lambda m, t=made: m[1] + t + "\n" + m[2], text, flags=re.DOTALL)
     return text
 
 
 def main() -> None:
     """Rewrite the tables in place."""
-    for page in (ROOT / "docs" / "results.md", ROOT / "README.md"):
+    for page in PAGES:
         page.write_text(filled(page.read_text()))
         print(f"Filled the tables of {page.relative_to(ROOT)}")
 

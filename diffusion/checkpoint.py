@@ -12,18 +12,18 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from diffusion.draws import DrawPlan
+from diffusion.classifier_settings import ClassifierSettings
 from diffusion.network import CellDenoiser, Denoiser
 
 HEADER_FILE = "cytoverity.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CheckpointError(Exception):
@@ -47,18 +47,22 @@ class CheckpointHeader(BaseModel):
     n_training_images: int
     n_images_seen: int
     training_config: dict[str, Any]
-    draw_plan: DrawPlan
-    weighting: Literal["robust", "elbo"]
-    """Weighting over log-SNR used for decisions."""
-    temperature: float = Field(gt=0)
-    """Scores in weighted nats are divided by this before the softmax; fitted on held-out cells."""
-    calibration: dict[str, Any] = Field(default_factory=dict)
+    background: tuple[float, float, float] | None = None
+    """The training set's ground, as light let through; images are white-balanced to it before they
+    are classified. None leaves them as they are."""
+    classifier: ClassifierSettings
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "CheckpointHeader":
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"class_names {self.class_names} are not distinct.")
         return self
+
+
+class _AnyFormat(BaseModel):
+    """What headers of all format versions have; the other fields differ between them."""
+
+    format_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +144,12 @@ def load_checkpoint(folder: Path, *, device: str | torch.device = "cpu") -> Chec
             f"{folder} has no {HEADER_FILE}; give a folder written by `python -m training run`."
         )
     try:
+        version = _AnyFormat.model_validate_json(header_path.read_bytes()).format_version
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder} has format version {version} and this release reads "
+                f"{FORMAT_VERSION}; install the release that wrote it, or train again."
+            )
         header = CheckpointHeader.model_validate_json(header_path.read_bytes())
     except ValidationError as error:
         problems = "; ".join(
@@ -148,11 +158,6 @@ def load_checkpoint(folder: Path, *, device: str | torch.device = "cpu") -> Chec
         raise CheckpointError(
             f"{header_path} does not describe a checkpoint ({problems}); train or package it again."
         ) from None
-    if header.format_version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder} has format version {header.format_version} and this release reads "
-            f"{FORMAT_VERSION}; install the release that wrote it, or train again."
-        )
     weights = folder / "denoiser" / "diffusion_pytorch_model.safetensors"
     if not weights.is_file():
         raise CheckpointError(

@@ -1,10 +1,17 @@
 """The class-conditional denoiser: a small U-Net on image patches, with EDM preconditioning.
 
-Shapes: B batch; C, H, W are channels, height and width of the latents.
+It is cut in two. The *trunk* sees the noised image and not the class, so all classes share one pass
+of it; the *decoder* is told the class. A *head* on the trunk names the class at once.
+
+Shapes: B noised images; U units, each one image under one class; C, H, W are channels, height and
+width of the latents; K classes; F features of the head.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -12,57 +19,147 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (what torch's own documentation calls it)
 
-from diffusion.schedule import timesteps_from_sigmas
+from diffusion.schedule import sigmas_from_log_snr, timesteps_from_sigmas
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(noised, sigmas, class_labels) -> denoised`, all with the same leading dimension."""
 
+Shared = tuple[Tensor, ...]
+"""What all classes share about noised images; the leading dimension of each tensor is B."""
+
+Appearance = Literal["clean", "any"]
+"""What the decoder is told of an image's look: as in the training set, or nothing."""
+
 N_FREQUENCIES = 32
+N_APPEARANCE = 12
+"""Numbers that describe how a training image was altered; see training/augmentation.py."""
+N_FEATURES = 64
+HEAD_LOG_SNR = 8.0
+"""The noise level that the trunk is told when the head looks at a clean image."""
 
 
-def preconditioned(
-    network: Callable[[Tensor, Tensor, Tensor], Tensor], sigma_data: float
-) -> Denoiser:
-    """The denoiser `D(x; sigma, c)` around a raw network `F`.
+class SplitDenoiser(Protocol):
+    """A denoiser in two steps: what every class shares, then what is left to do for one class."""
 
-    The network sees inputs and targets of unit variance at every noise level; at low noise it only
-    has to predict a correction.
+    def share(self, noised: Tensor, sigmas: Tensor) -> Shared:
+        """The class-free part. (B, C, H, W), (B,)"""
+        ...
 
-    Source: Karras et al. (2022), eq. 7 and Table 1, right column.
-    """
+    def finish(self, shared: Shared, rows: Tensor, class_labels: Tensor) -> Tensor:
+        """Denoised latents of noised image `rows[u]` under class `class_labels[u]`. (U, C, H, W)"""
+        ...
 
-    def denoise(noised: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
-        sigmas_each = sigmas.view(-1, *[1] * (noised.ndim - 1))
-        variance = sigmas_each.square() + sigma_data**2
-        c_skip = sigma_data**2 / variance
-        c_out = sigmas_each * sigma_data / variance.sqrt()
-        raw = network(noised / variance.sqrt(), timesteps_from_sigmas(sigmas), class_labels)
-        return c_skip * noised + c_out * raw.to(noised.dtype)
 
-    return denoise
+class Whole:
+    """Any denoiser as a split one that shares nothing, such as a mixture's exact one."""
+
+    def __init__(self, denoise: Denoiser) -> None:
+        self._denoise = denoise
+
+    def share(self, noised: Tensor, sigmas: Tensor) -> Shared:
+        """The inputs themselves."""
+        return noised, sigmas
+
+    def finish(self, shared: Shared, rows: Tensor, class_labels: Tensor) -> Tensor:
+        """One whole evaluation for each unit."""
+        noised, sigmas = shared
+        return self._denoise(noised[rows], sigmas[rows], class_labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flops:
+    """Floating-point operations for one image; a multiply-add counts two."""
+
+    trunk: int
+    """Once for each noise draw, whatever the number of classes."""
+    decoder: int
+    """Once for each noise draw and class."""
+    head: int
+    """One answer of the head: a pass of the encoder and its own layers."""
+
+    @property
+    def forward(self) -> int:
+        """One undivided pass: one noise draw under one class."""
+        return self.trunk + self.decoder
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions, their features scaled and shifted by noise level and class (FiLM)."""
 
-    def __init__(self, n_in: int, n_out: int, n_embedding: int, dropout: float) -> None:
+    def __init__(self, width: int, n_embedding: int, dropout: float) -> None:
         super().__init__()
-        self.norm_in = nn.GroupNorm(16, n_in)
-        self.conv_in = nn.Conv2d(n_in, n_out, 3, padding=1)
-        self.film = nn.Linear(n_embedding, 2 * n_out)
-        self.norm_out = nn.GroupNorm(16, n_out)
+        self.norm_in = nn.GroupNorm(16, width)
+        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
+        self.film = nn.Linear(n_embedding, 2 * width)
+        self.norm_out = nn.GroupNorm(16, width)
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = nn.Conv2d(n_out, n_out, 3, padding=1)
-        self.skip = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1)
+        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
         # A block that starts as the identity lets a deep network learn at once.
         _start_at_zero(self.conv_out)
 
-    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
-        """Features of the same size. (B, n_in, h, w), (B, n_embedding) -> (B, n_out, h, w)"""
+    def forward(
+        self, features: Tensor, embedding: Tensor, aside: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Features of the same shape.
+
+        Args:
+            features: (B, width, h, w)
+            embedding: (B, n_embedding)
+            aside: from a `Lateral`: what joins within the block and what joins its sum.
+        """
         hidden = self.conv_in(F.silu(self.norm_in(features)))
+        if aside is not None:
+            hidden = hidden + aside[0]
+            features = features + aside[1]
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
         hidden = F.silu(self.norm_out(hidden) * (1 + scale) + shift)
-        return self.skip(features) + self.conv_out(self.dropout(hidden))
+        return features + self.conv_out(self.dropout(hidden))
+
+
+class WienerFilter(nn.Module):
+    """A linear denoiser of each patch, its gains set by the noise level.
+
+    At low noise most of a patch's components are noise and nothing else. Without this the U-Net has
+    to learn to pass them through all its layers first, which took it ever longer the more else it
+    was asked to learn.
+    """
+
+    def __init__(self, n_patch: int, n_embedding: int) -> None:
+        super().__init__()
+        self.analysis = nn.Conv2d(n_patch, n_patch, 1, bias=False)
+        nn.init.orthogonal_(self.analysis.weight)
+        self.gain = nn.Linear(n_embedding, n_patch)
+        self.synthesis = nn.Conv2d(n_patch, n_patch, 1)
+        _start_at_zero(self.synthesis)
+
+    def forward(self, patches: Tensor, embedding: Tensor) -> Tensor:
+        """(B, n_patch, h, w), (B, n_embedding) -> (B, n_patch, h, w)"""
+        gain = 1 + self.gain(embedding)[:, :, None, None]
+        return self.synthesis(gain * self.analysis(patches))
+
+
+class Lateral(nn.Module):
+    """What the encoder hands to a level of the decoder; it does not see the class.
+
+    Normalised by itself: what comes up from the coarser level is often much larger, and fine detail
+    added to it before a common normalisation is lost.
+    """
+
+    def __init__(self, width: int, n_patch: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(16, width)
+        self.within = nn.Conv2d(width, width, 3, padding=1)
+        self.around = nn.Conv2d(width, width, 1)
+        self.detail_within = nn.Conv2d(n_patch, width, 3, padding=1) if n_patch else None
+        self.detail_around = nn.Conv2d(n_patch, width, 1) if n_patch else None
+
+    def forward(self, level: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, width, h, w), (B, n_patch, h, w) -> two of (B, width, h, w)"""
+        within, around = self.within(F.silu(self.norm(level))), self.around(level)
+        if self.detail_within is not None and self.detail_around is not None:
+            within = within + self.detail_within(patches)
+            around = around + self.detail_around(patches)
+        return within, around
 
 
 def _start_at_zero(convolution: nn.Conv2d) -> None:
@@ -70,12 +167,22 @@ def _start_at_zero(convolution: nn.Conv2d) -> None:
         nn.init.zeros_(parameter)
 
 
+def _blocks(width: int, n: int, n_embedding: int, dropout: float) -> nn.ModuleList:
+    return nn.ModuleList(ResidualBlock(width, n_embedding, dropout) for _ in range(n))
+
+
 class CellDenoiser(ModelMixin, ConfigMixin):
-    """Raw network `F(x, timestep, class)` of a class-conditional EDM model.
+    """Raw network of a class-conditional EDM model, with a discriminative head.
 
     `class_labels` run from 0 to `n_classes - 1`; the label `n_classes` means "class unknown" and
     is trained by class dropout. Patches become channels first (`patch_size`), which keeps a 64 px
     model cheap enough for a CPU.
+
+    `n_shared_stages` says how much all classes share. Stage 1 is the encoder, the stages after it
+    are the levels of the decoder from coarse to fine, the last is the output convolution:
+    0 conditions everything on the class, 1 (the default) the decoder, one more each time a level
+    less, and `len(widths) + 1` is a shared network whose last convolution has an output a class.
+    docs/notes/conditioning.md compares them.
     """
 
     config_name = "config.json"
@@ -87,10 +194,13 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         n_channels: int = 3,
         n_classes: int = 8,
         patch_size: int = 4,
-        widths: tuple[int, ...] = (64, 112, 176),
-        n_blocks: tuple[int, ...] = (1, 1, 1),
+        widths: tuple[int, ...] = (80, 144, 224),
+        n_blocks: tuple[int, ...] = (2, 2, 2),
+        n_decoder_blocks: tuple[int, ...] = (1, 1, 1),
+        n_shared_stages: int = 1,
         n_embedding: int = 192,
         dropout: float = 0.0,
+        head_dropout: float = 0.2,
         sigma_data: float = 0.5,  # noqa: ARG002 (kept in the config)
     ) -> None:
         super().__init__()
@@ -106,36 +216,160 @@ class CellDenoiser(ModelMixin, ConfigMixin):
             nn.Linear(n_embedding, n_embedding),
         )
         self.embed_class = nn.Embedding(n_classes + 1, n_embedding)
-        self.stem = nn.Conv2d(n_patch, widths[0], 3, padding=1)
+        self.embed_appearance = nn.Linear(N_APPEARANCE + 1, n_embedding)
 
-        encoder: list[nn.Module] = []
-        downs: list[nn.Module] = []
-        n_before = widths[0]
-        for level, (width, depth) in enumerate(zip(widths, n_blocks, strict=True)):
-            downs.append(
-                nn.Identity() if level == 0 else nn.Conv2d(n_before, width, 3, 2, padding=1)
-            )
-            encoder.append(
-                nn.ModuleList(
-                    ResidualBlock(width, width, n_embedding, dropout) for _ in range(depth)
-                )
-            )
-            n_before = width
-        self.middle = ResidualBlock(n_before, n_before, n_embedding, dropout)
-        decoder: list[nn.Module] = []
-        for width, depth in zip(reversed(widths), reversed(n_blocks), strict=True):
-            blocks = [ResidualBlock(n_before + width, width, n_embedding, dropout)]
-            blocks += [ResidualBlock(width, width, n_embedding, dropout) for _ in range(depth - 1)]
-            decoder.append(nn.ModuleList(blocks))
-            n_before = width
-        self.encoder, self.downs = nn.ModuleList(encoder), nn.ModuleList(downs)
-        self.decoder = nn.ModuleList(decoder)
-        self.norm = nn.GroupNorm(16, n_before)
-        self.head = nn.Conv2d(n_before, n_patch, 3, padding=1)
-        _start_at_zero(self.head)
+        self.stem = nn.Conv2d(n_patch, widths[0], 3, padding=1)
+        levels = list(zip(widths, n_blocks, n_decoder_blocks, strict=True))
+        self.encoder = nn.ModuleList(_blocks(w, n, n_embedding, dropout) for w, n, _ in levels)
+        self.downs = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 3, 2, padding=1) for fine, coarse in pairwise(widths)
+        )
+        # At the finest level the noised patches themselves go along, with noise and granules.
+        self.laterals = nn.ModuleList(
+            Lateral(w, n_patch if level == 0 else 0) for level, w in enumerate(widths[:-1])
+        )
+        self.ups = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
+        self.decoder = nn.ModuleList(_blocks(w, n, n_embedding, dropout) for w, _, n in levels)
+        self.norm = nn.GroupNorm(16, widths[0])
+        n_outputs = n_classes + 1 if n_shared_stages > len(widths) else 1
+        self.output = nn.Conv2d(widths[0], n_outputs * n_patch, 3, padding=1)
+        _start_at_zero(self.output)
+        self.wiener = WienerFilter(n_patch, n_embedding)
+
+        n_pooled = sum(widths[-2:])
+        self.head_norm = nn.LayerNorm(n_pooled)
+        self.head_hidden = nn.Linear(n_pooled, N_FEATURES)
+        self.head_drop = nn.Dropout(head_dropout)
+        self.head = nn.Linear(N_FEATURES, n_classes)
+
+    # --- the parts
+
+    def share(self, scaled: Tensor, timesteps: Tensor) -> Shared:
+        """What all classes share: the stages of the trunk.
+
+        Args:
+            scaled: noised latents times `c_in`. (B, C, H, W)
+            timesteps: `ln(sigma) / 4`. (B,)
+
+        Returns:
+            The waves of the noise level, the head's features (B, F), the linear part of the answer,
+            the features so far, and what the remaining stages need of the encoder's levels, coarse
+            to fine. Where everything is conditioned on the class, the waves and the input.
+        """
+        waves = self._waves(timesteps)
+        if self.config.n_shared_stages == 0:
+            return waves, scaled
+        embedding = F.silu(self.embed_noise(waves))
+        levels = self.encode(scaled, embedding)
+        features, rest = self._lateral(scaled, levels)
+        for stage in range(1, min(self.config.n_shared_stages, len(levels) + 1)):
+            features, rest = self._decode_level(stage, features, rest, embedding)
+        filtered = self.wiener(F.pixel_unshuffle(scaled, self.config.patch_size), embedding)
+        return waves, self._head_features(levels), filtered, features, *rest
+
+    def encode(self, scaled: Tensor, embedding: Tensor) -> list[Tensor]:
+        """Features of each level of the encoder, fine to coarse."""
+        features = self.stem(F.pixel_unshuffle(scaled, self.config.patch_size))
+        levels = []
+        for level, blocks in enumerate(self.encoder):
+            if level > 0:
+                features = self.downs[level - 1](features)
+            for block in cast(nn.ModuleList, blocks):
+                features = block(features, embedding)
+            levels.append(features)
+        return levels
+
+    def finish(
+        self,
+        shared: Shared,
+        rows: Tensor,
+        class_labels: Tensor,
+        appearance: Tensor | Appearance = "clean",
+    ) -> Tensor:
+        """Raw prediction for unit u: noised image `rows[u]` under class `class_labels[u]`.
+
+        Args:
+            shared: from `share`.
+            rows: index into its leading dimension. (U,)
+            class_labels: integers, `n_classes` where the class is unknown. (U,)
+            appearance: "clean" as the training set, "any" for an unknown look, or the numbers
+                themselves behind a 1 that says they are known. (U, 1 + N_APPEARANCE)
+
+        Returns:
+            The network's part of the denoised latents, in units of `c_out`. (U, C, H, W)
+        """
+        n_shared, n_levels = self.config.n_shared_stages, len(self.encoder)
+        if isinstance(appearance, str):
+            appearance = self._appearance(len(rows), appearance, class_labels.device)
+        if n_shared == 0:
+            waves, scaled = shared
+            embedding = F.silu(self._embedding(waves[rows], class_labels, appearance))
+            scaled = scaled[rows]
+            features, rest = self._lateral(scaled, self.encode(scaled, embedding))
+            filtered = self.wiener(F.pixel_unshuffle(scaled, self.config.patch_size), embedding)
+        else:
+            waves, _, filtered, features, *rest = (tensor[rows] for tensor in shared)
+            embedding = F.silu(self._embedding(waves, class_labels, appearance))
+        for stage in range(max(n_shared, 1), n_levels + 1):
+            features, rest = self._decode_level(stage, features, rest, embedding)
+        patches = self.output(F.silu(self.norm(features)))
+        if n_shared > n_levels:
+            each = patches.unflatten(1, (self.config.n_classes + 1, -1))
+            patches = each[torch.arange(len(rows), device=rows.device), class_labels]
+        return F.pixel_shuffle(patches + filtered, self.config.patch_size)
+
+    def _lateral(self, scaled: Tensor, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The coarsest level, and what the finer ones hand to the decoder, coarse to fine."""
+        patches = F.pixel_unshuffle(scaled, self.config.patch_size)
+        rest: list[Tensor] = []
+        for lateral, level in zip(reversed(self.laterals), reversed(levels[:-1]), strict=True):
+            rest += lateral(level, patches)
+        return levels[-1], rest
+
+    def _decode_level(
+        self, stage: int, features: Tensor, rest: Sequence[Tensor], embedding: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Stage 1 is the coarsest level; the others first go up and meet the encoder's."""
+        level = len(self.encoder) - stage
+        rest, aside = list(rest), None
+        if stage > 1:
+            features = F.interpolate(self.ups[level](features), scale_factor=2.0, mode="nearest")
+            aside = rest[0], rest[1]
+            rest = rest[2:]
+        for block in cast(nn.ModuleList, self.decoder[level]):
+            features = block(features, embedding, aside)
+            aside = None
+        return features, rest
+
+    def _waves(self, timesteps: Tensor) -> Tensor:
+        angles = timesteps[:, None] * self.frequencies
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+    def _embedding(self, waves: Tensor, class_labels: Tensor, appearance: Tensor) -> Tensor:
+        embedding: Tensor = self.embed_noise(waves)
+        return embedding + self.embed_class(class_labels) + self.embed_appearance(appearance)
+
+    def _appearance(self, n: int, kind: Appearance, device: torch.device) -> Tensor:
+        numbers = torch.zeros(n, 1 + N_APPEARANCE, device=device)
+        numbers[:, 0] = 1.0 if kind == "clean" else 0.0
+        return numbers
+
+    # --- what callers use
+
+    def trunk_modules(self) -> list[nn.Module]:
+        """What the head's answer depends on: embedding of noise, encoder, and the head."""
+        return [
+            self.embed_noise,
+            self.stem,
+            self.encoder,
+            self.downs,
+            self.head_norm,
+            self.head_hidden,
+            self.head,
+        ]
 
     def forward(self, scaled: Tensor, timesteps: Tensor, class_labels: Tensor) -> Tensor:
-        """Raw prediction for inputs of unit variance.
+        """One undivided pass for images that look as the training set does.
 
         Args:
             scaled: noised latents times `c_in`. (B, C, H, W)
@@ -145,54 +379,110 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         Returns:
             The network's part of the denoised latents, in units of `c_out`. (B, C, H, W)
         """
-        angles = timesteps[:, None] * self.frequencies
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        embedding = F.silu(self.embed_noise(waves) + self.embed_class(class_labels))
+        rows = torch.arange(len(scaled), device=scaled.device)
+        return self.finish(self.share(scaled, timesteps), rows, class_labels)
 
-        features = self.stem(F.pixel_unshuffle(scaled, self.config.patch_size))
-        kept = []
-        for down, blocks in zip(self.downs, self.encoder, strict=True):
-            features = down(features)
-            for block in cast(nn.ModuleList, blocks):
-                features = block(features, embedding)
-            kept.append(features)
-        features = self.middle(features, embedding)
-        for blocks in self.decoder:
-            before = kept.pop()
-            if features.shape[-1] != before.shape[-1]:
-                features = F.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = torch.cat([features, before], dim=1)
-            for block in cast(nn.ModuleList, blocks):
-                features = block(features, embedding)
-        patches = self.head(F.silu(self.norm(features)))
-        return F.pixel_shuffle(patches, self.config.patch_size)
+    def _head_features(self, levels: Sequence[Tensor]) -> Tensor:
+        pooled = torch.cat([F.silu(level).mean(dim=(2, 3)) for level in levels[-2:]], dim=1)
+        return F.silu(self.head_hidden(self.head_norm(pooled)))
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Last hidden layer of the head for clean images. (B, C, H, W) -> (B, F)"""
+        sigma = sigmas_from_log_snr(torch.full((len(latents),), HEAD_LOG_SNR)).to(latents)
+        waves = self._waves(timesteps_from_sigmas(sigma))
+        embedding = self.embed_noise(waves)
+        if self.config.n_shared_stages == 0:
+            unknown = torch.full((len(latents),), self.config.n_classes, device=latents.device)
+            embedding = self._embedding(
+                waves, unknown, self._appearance(len(latents), "any", latents.device)
+            )
+        scale = (sigma.square() + self.config.sigma_data**2).rsqrt()
+        return self._head_features(
+            self.encode(latents * scale.view(-1, 1, 1, 1), F.silu(embedding))
+        )
+
+    def head_logits(self, latents: Tensor) -> Tensor:
+        """The head's logits for clean images. (B, C, H, W) -> (B, K)"""
+        return cast(Tensor, self.head(self.head_drop(self.features(latents))))
 
     def as_denoiser(self) -> Denoiser:
         """The preconditioned network, `(noised, sigmas, class_labels) -> denoised`."""
-        return preconditioned(self, self.config.sigma_data)
+        split = self.split(appearance="clean")
+
+        def denoise(noised: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
+            rows = torch.arange(len(noised), device=noised.device)
+            return split.finish(split.share(noised, sigmas), rows, class_labels)
+
+        return denoise
+
+    def split(
+        self, *, appearance: Appearance = "any", bfloat16: bool = False
+    ) -> "PreconditionedNetwork":
+        """The preconditioned network in two steps; in bfloat16 about twice as fast."""
+        return PreconditionedNetwork(self, appearance=appearance, bfloat16=bfloat16)
+
+    def flops(self) -> Flops:
+        """What each part costs for one image, counted on an image of zeros."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        config: Any = self.config
+        side, device = config.image_size, next(self.parameters()).device
+        image = torch.zeros(1, config.n_channels, side, side, device=device)
+        first = torch.zeros(1, dtype=torch.long, device=device)
+        counts = []
+        with torch.no_grad():
+            with FlopCounterMode(display=False) as counter:
+                shared = self.share(image, torch.zeros(1, device=device))
+            counts.append(int(counter.get_total_flops()))
+            with FlopCounterMode(display=False) as counter:
+                self.finish(shared, first, first)
+            counts.append(int(counter.get_total_flops()))
+            with FlopCounterMode(display=False) as counter:
+                self.head_logits(image)
+            counts.append(int(counter.get_total_flops()))
+        return Flops(trunk=counts[0], decoder=counts[1], head=counts[2])
 
 
-def in_bfloat16(denoise: Denoiser, device: torch.device) -> Denoiser:
-    """The same denoiser with matrix products in bfloat16: about twice as fast, three digits."""
+class PreconditionedNetwork:
+    """`D(x; sigma, c)` around the raw network, in two steps.
 
-    def denoise_in_bfloat16(noised: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
-            return denoise(noised, sigmas, class_labels)
+    The network sees inputs and targets of unit variance at every noise level; at low noise it only
+    has to predict a correction.
 
-    return denoise_in_bfloat16
+    Source: Karras et al. (2022), eq. 7 and Table 1, right column.
+    """
 
+    def __init__(self, network: CellDenoiser, *, appearance: Appearance, bfloat16: bool) -> None:
+        self.network = network
+        self.appearance: Appearance = appearance
+        self.bfloat16 = bfloat16
 
-def count_flops(network: CellDenoiser) -> int:
-    """Floating-point operations of one forward pass of one image (a multiply-add counts two)."""
-    from torch.utils.flop_counter import FlopCounterMode
+    def share(self, noised: Tensor, sigmas: Tensor) -> Shared:
+        """The class-free part. (B, C, H, W), (B,)"""
+        variance = self._variance(sigmas)
+        with self.precision(noised.device):
+            shared = self.network.share(noised * variance.rsqrt(), timesteps_from_sigmas(sigmas))
+        return noised, sigmas, *shared
 
-    config: Any = network.config
-    side = config.image_size
-    device = next(network.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(
-            torch.zeros(1, config.n_channels, side, side, device=device),
-            torch.zeros(1, device=device),
-            torch.zeros(1, dtype=torch.long, device=device),
-        )
-    return int(counter.get_total_flops())
+    def finish(self, shared: Shared, rows: Tensor, class_labels: Tensor) -> Tensor:
+        """Denoised latents of noised image `rows[u]` under class `class_labels[u]`. (U, C, H, W)"""
+        noised, sigmas, *rest = shared
+        with self.precision(noised.device):
+            raw = self.network.finish(tuple(rest), rows, class_labels, self.appearance)
+        return self.denoised(noised[rows], sigmas[rows], raw)
+
+    def denoised(self, noised: Tensor, sigmas: Tensor, raw: Tensor) -> Tensor:
+        """Denoised latents from the raw network's output. (U, C, H, W)"""
+        variance = self._variance(sigmas)
+        sigma_data = self.network.config.sigma_data
+        c_skip = sigma_data**2 / variance
+        c_out = sigmas.view(-1, 1, 1, 1) * sigma_data * variance.rsqrt()
+        return c_skip * noised + c_out * raw.to(noised.dtype)
+
+    def precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """The context in which the network's parts are to be called."""
+        # A caller's own autocast is left alone where this asks for nothing.
+        return torch.autocast(device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+    def _variance(self, sigmas: Tensor) -> Tensor:
+        return sigmas.view(-1, 1, 1, 1).square() + self.network.config.sigma_data**2

@@ -20,7 +20,7 @@ from pydantic import PrivateAttr
 from starlette.requests import Request
 
 from service.body_limit import BodyLimitMiddleware
-from service.engine import Engine, Finished
+from service.engine import Engine
 from service.forms import read_image_and_options, read_options
 from service.images import decode
 from service.problems import Problem, ProblemMiddleware, answers_problems
@@ -29,6 +29,7 @@ from service.schemas import (
     ClassificationReply,
     GenerationOptions,
     GenerationReply,
+    GenerationUsage,
     ModelList,
     Usage,
 )
@@ -40,7 +41,7 @@ from service.settings import (
 )
 
 if TYPE_CHECKING:
-    from diffusion.checkpoint import Checkpoint
+    from service.model import Model
 
 # Telemetry is off unless somebody turned it on. `bentoml serve` has asked, and remembered the
 # answer, before it imports this module.
@@ -108,25 +109,25 @@ class BloodCellService:
         # Loading takes seconds: meanwhile the probes must get their answer.
         self.loading = self.engine.start(self._load)
 
-    def _load(self) -> "Checkpoint":
+    def _load(self) -> "Model":
         from service import inference
 
         try:
             folder = checkpoint_folder(settings, stored_model=stored_model)
-            checkpoint = inference.load(folder, device=settings.device)
+            model = inference.load(folder, device=settings.device)
         except Exception as error:
             logger.error("The model cannot be loaded: %s", error)
             raise
         logger.info(
             "Serving %s (sha256 %s) on %s",
-            checkpoint.header.name,
-            checkpoint.digest[:12],
-            checkpoint.device,
+            model.reference.name,
+            model.reference.digest[:12],
+            model.checkpoint.device,
         )
-        return checkpoint
+        return model
 
     @property
-    def checkpoint(self) -> "Checkpoint":
+    def model(self) -> "Model":
         """The model.
 
         Raises:
@@ -150,59 +151,64 @@ class BloodCellService:
     @bentoml.api(route="/v1/classifications")
     @answers_problems
     async def classify(self, form: ClassificationForm, /) -> ClassificationReply:
-        """Class of one cell: posterior over the candidates, with its Monte-Carlo error."""
-        checkpoint = self.checkpoint
-        from service import inference
+        """Class of one cell, or why none is given, and how far to trust it."""
+        model = self.model
+        from service import classification
 
         content, options = await read_image_and_options(form._request, ClassificationOptions)
-        n_passes = inference.classification_passes(checkpoint, options)
-        _check_budget(n_passes)
+        _check_budget(classification.classification_passes(model, options))
         with self.engine.admitted():
             upload = await self.engine.prepare(
                 partial(decode, content, max_pixels=settings.max_image_pixels)
             )
             finished = await self.engine.compute(
-                partial(inference.classify, checkpoint, upload.image, options)
+                partial(classification.classify, model, upload.image, options)
             )
-        verdict = finished.value.model_dump()
-        verdict["warnings"] = [*upload.warnings, *finished.value.warnings]
+        answer = finished.value.model_dump()
+        answer["warnings"] = [*upload.warnings, *finished.value.warnings]
         return ClassificationReply(
-            **verdict,
+            **answer,
             id=_new_id(),
-            model=inference.reference(checkpoint),
-            usage=_usage(n_passes, finished),
+            model=model.reference,
+            usage=Usage(
+                compute_time_ms=finished.compute_time_ms, queue_time_ms=finished.queue_time_ms
+            ),
         )
 
     @bentoml.api(route="/v1/generations")
     @answers_problems
     async def generate(self, form: GenerationForm, /) -> GenerationReply:
         """Drawn cells of one class, as PNG; image `i` has the seed `seed + i`."""
-        checkpoint = self.checkpoint
+        model = self.model
         from service import inference
 
         options = await read_options(form._request, GenerationOptions)
         n_passes = inference.generation_passes(options)
         _check_budget(n_passes)
         with self.engine.admitted():
-            finished = await self.engine.compute(partial(inference.generate, checkpoint, options))
+            finished = await self.engine.compute(partial(inference.generate, model, options))
         images, provenance = finished.value
         return GenerationReply(
             id=_new_id(),
-            model=inference.reference(checkpoint),
+            model=model.reference,
             class_name=options.class_name,
             images=images,
             provenance=provenance,
-            usage=_usage(n_passes, finished),
+            usage=GenerationUsage(
+                forward_passes=n_passes,
+                compute_time_ms=finished.compute_time_ms,
+                queue_time_ms=finished.queue_time_ms,
+            ),
         )
 
     @resources.get("/v1/models")
     @answers_problems
     async def models(self) -> ModelList:
         """The model that is served: classes, conventions, digest, cost."""
-        checkpoint = self.checkpoint
+        model = self.model
         from service import inference
 
-        return ModelList(models=[inference.describe(checkpoint)])
+        return ModelList(models=[inference.describe(model)])
 
     @resources.get("/v2/health/live")
     async def live(self) -> dict[str, bool]:
@@ -213,7 +219,7 @@ class BloodCellService:
     @answers_problems
     async def ready(self) -> dict[str, bool]:
         """Open Inference Protocol: the model is loaded and warm; 503 before."""
-        return {"ready": self.checkpoint is not None}
+        return {"ready": self.model is not None}
 
     def __is_ready__(self) -> bool:
         """What BentoML's own `/readyz` asks."""
@@ -251,16 +257,8 @@ def _check_budget(n_passes: int) -> None:
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "too_much_work",
             f"This takes {n_passes:,} forward passes and {settings.max_forward_passes:,} are the "
-            "most for one request; ask for fewer draws, steps or images.",
+            "most for one request; ask for fewer blocks, classes, steps or images.",
         )
-
-
-def _usage(n_passes: int, finished: Finished[Any]) -> Usage:
-    return Usage(
-        forward_passes=n_passes,
-        compute_time_ms=finished.compute_time_ms,
-        queue_time_ms=finished.queue_time_ms,
-    )
 
 
 def _new_id() -> str:

@@ -8,8 +8,8 @@ MAX_SEED = 2**48
 """Exact in every JSON reader, also after the number of an image is added."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Weighting = Literal["robust", "elbo"]
-ScoreKind = Literal["calibrated", "uncalibrated"]
+Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Row = Literal["fused", "generative", "head"]
 
 
 class Options(BaseModel):
@@ -35,14 +35,27 @@ class ClassificationOptions(Options):
 
     class_names: Annotated[tuple[str, ...], Field(min_length=2, max_length=1000)] | None = None
     """Candidate classes, if fewer than the model's; the verdict then holds among these only."""
+    row: Row = "fused"
+    """What decides: the head with a race of the classes it leaves (`fused`), a race of all
+    candidates (`generative`), or the `head` alone."""
+    n_blocks: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Budget of the race, in sweeps over the noise levels; what the model was calibrated with by
+    default."""
+    weighting: Literal["elbo", "robust"] | None = None
+    """Of the noise levels, in place of the model's own; with the row `generative` only."""
+    level: Rate = 0.9
+    """Rate at which prediction sets hold the true class."""
+    classwise: bool = False
+    """Whether the level holds within each class rather than on average over them."""
+    risk: Rate | None = None
+    """Largest rate of wrong verdicts among those that are given; the model's own by default."""
+    anomaly: bool | None = None
+    """Whether to compare the image with the reference cells; by default wherever the model has
+    some."""
+    evidence_map: bool = False
+    """Whether to show where in the image the odds of the best two classes come from."""
     seed: Seed = 0
     """Another seed draws other noise; the same seed gives the same answer."""
-    n_levels: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Noise levels in each sweep; the checkpoint's own by default."""
-    n_blocks: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Independent sweeps; the checkpoint's own by default, and 2 or more give standard errors."""
-    weighting: Weighting | None = None
-    """Weight of each noise level in the score; the checkpoint's own by default."""
     framing: Literal["auto", "crop", "whole"] = "auto"
     """`crop` cuts the centred square of the training images, `whole` the largest one, `auto` crops
     unless the image is too small for it."""
@@ -86,7 +99,10 @@ class DrawPlan(Answer):
     log_snr_max: float
     n_levels: int
     n_blocks: int
+    """The budget; a race may end before."""
     turned: bool
+    density: list[float] | None
+    """Probability of equal bins of the range; null for equal ones."""
 
 
 class Prediction(Answer):
@@ -95,11 +111,75 @@ class Prediction(Answer):
     rank: int
     class_name: str
     probability: float
-    """Among the candidate classes; how far to trust it is in `score_kind`."""
-    score: float
-    """Weighted log-likelihood, centred over the candidates."""
+    """Among the candidates; how far to trust it is in `is_calibrated`."""
+    score: float | None
+    """Weighted log-likelihood minus that of the race's winner; null if the class did not race."""
     standard_error: float | None
-    """Monte-Carlo error of the distance to the best score; 0 for the best, null for one block."""
+    """Monte-Carlo error of `score`: 0 for the winner, null where one block alone tells none."""
+
+
+class PredictionSet(Answer):
+    """Classes that the cell may be of."""
+
+    level: float
+    """Rate at which `conforming` holds the true class, for cells like those of the calibration."""
+    is_classwise: bool
+    """Whether this is the rate within each class."""
+    conforming: list[str]
+    """May be empty: then the cell is unlike the calibration cells of each class."""
+    shown: list[str]
+    """The same with the undecided classes, and with the best class where that leaves none."""
+
+
+class Anomaly(Answer):
+    """Whether the image is like the reference cells of any class."""
+
+    p_value: float
+    """A cell like the reference gets one this small with this probability at most."""
+    is_anomalous: bool
+    """The p-value is at most `false_alarm_rate`; the verdict is then withheld."""
+    false_alarm_rate: float
+    """Rate of flags among cells like the reference, at most."""
+
+
+class EvidenceBand(Answer):
+    """What a range of noise levels says for the class and against its rival."""
+
+    name: str
+    """`shape`, `structure` or `texture`, from high noise to low."""
+    log_snr_min: float | None
+    """Null where the range has no end."""
+    log_snr_max: float | None
+    log_odds: float
+
+
+class EvidenceMap(Answer):
+    """Where in the image the odds of the best class over the next one come from."""
+
+    class_name: str
+    rival_class_name: str
+    log_odds: float
+    """Sum of the map, in weighted nats: that of the answer where both raced to the same end."""
+    log_odds_standard_error: float | None
+    bands: list[EvidenceBand]
+    """They add up to `log_odds`."""
+    n_blocks: int
+    """Sweeps that were evaluated for it."""
+    full_colour: float
+    """Evidence of one pixel that is drawn in full colour."""
+    png_base64: str
+    """Blue speaks for the class, vermilion for its rival; grey is within two standard errors of
+    nothing. At the model's size."""
+
+
+class Cost(Answer):
+    """What the verdict took of the network."""
+
+    trunk_passes: int
+    """Images, noised or clean, of which the class-free part was computed."""
+    class_passes: int
+    """Noised images times classes of which the rest was computed."""
+    gflop: float
 
 
 class Region(Answer):
@@ -114,42 +194,69 @@ class Region(Answer):
 class ClassificationProvenance(Answer):
     """All that is needed to get the same answer again."""
 
+    checkpoint_digest: str
     image_digest: str
     """SHA-256 of the pixels that the model saw; it keys the noise."""
     seed: int
-    weighting: Weighting
+    row: Row
+    weighting: str
     draw_plan: DrawPlan
     candidate_class_names: list[str]
+    """In the model's order."""
     device: str
+    precision: Literal["bfloat16", "float32"]
     torch_version: str
 
 
 class Usage(Answer):
-    """What the answer cost."""
+    """How long the answer took."""
 
-    forward_passes: int
     compute_time_ms: float
     queue_time_ms: float
 
 
-class Verdict(Answer):
-    """The answer to "which class is this cell?", apart from what the request itself cost."""
+class GenerationUsage(Usage):
+    """What the pictures took."""
 
-    predicted_class: str
-    decided: bool
-    """The two best scores are more than two standard errors apart."""
-    margin: float
-    """Difference of the two best scores."""
-    score_kind: ScoreKind
-    """`calibrated`: temperature-scaled on held-out cells, under the same weighting and draws."""
+    forward_passes: int
+
+
+class Classification(Answer):
+    """The answer to "which class is this cell?", apart from what the request itself took."""
+
+    predicted_class: str | None
+    """Null where the verdict is withheld."""
+    best_class: str
+    """The most probable candidate, also where the verdict is withheld."""
+    is_abstained: bool
+    reasons: list[str]
+    """Why the verdict is withheld."""
+    risk: float | None
+    """Rate of wrong verdicts that withholding keeps to; null where no cells vouch for one."""
+    is_calibrated: bool
+    """The probabilities were fitted on held-out cells, under this weighting."""
     predictions: list[Prediction]
-    """Best first."""
+    """Most probable first."""
+    log_odds: float | None
+    """Score of the best class minus that of the next; null if one of them did not race."""
+    log_odds_standard_error: float | None
+    undecided_classes: list[str]
+    """Classes that the race left undecided; none if it left one."""
+    excluded_classes: list[str]
+    """Classes of the model that the request did not declare."""
+    prediction_set: PredictionSet | None
+    """Null where nothing is calibrated."""
+    anomaly: Anomaly | None
+    """Null if it was not looked for."""
+    evidence_map: EvidenceMap | None
+    """Null unless asked for."""
+    cost: Cost
     region: Region
     provenance: ClassificationProvenance
     warnings: list[str]
 
 
-class ClassificationReply(Verdict):
+class ClassificationReply(Classification):
     """The answer of `POST /v1/classifications`."""
 
     id: str
@@ -181,7 +288,22 @@ class GenerationReply(Answer):
     class_name: str
     images: list[GeneratedImage]
     provenance: GenerationProvenance
-    usage: Usage
+    usage: GenerationUsage
+
+
+class RowCard(Answer):
+    """One way to decide, and what it was worth on cells kept from training."""
+
+    row: Row
+    n_blocks: int | None
+    """Budget of its race; null for the head, which races nothing."""
+    default_risk: float | None
+    """Rate of wrong verdicts among those given; null where no cells vouch for one."""
+    balanced_accuracy: float | None
+    n_cells: int | None
+    """Cells that this was measured on, of the training set's own kind; null if it was not."""
+    gflop: float | None
+    """Mean for one image."""
 
 
 class ModelCard(Answer):
@@ -193,9 +315,21 @@ class ModelCard(Answer):
     image_size: int
     crop_px: int | None
     """Side of the centred square that training images were cut to; null for whole frames."""
-    weighting: Weighting
+    is_white_balanced: bool
+    """Images are moved to the light of the training set before they are looked at."""
+    is_calibrated: bool
+    """The probabilities were fitted on held-out cells."""
+    weighting: str
+    """Of the noise levels: `learned`, `robust` or `elbo`."""
     draw_plan: DrawPlan
+    alpha: float
+    """Largest probability that a race eliminates an image's best class."""
+    rows: list[RowCard]
+    finds_anomalies: bool
+    false_alarm_rate: float
+    """Rate of flags among cells like the reference, at most."""
     forward_passes_per_classification: int
+    """With default options, at most; what limits count."""
     n_training_images: int
     data_digest: str
 

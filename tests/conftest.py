@@ -19,6 +19,7 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0, crop_px: int | None = 
     import torch  # takes seconds, and half of the tests need none of it
 
     from diffusion.checkpoint import CheckpointHeader, save_checkpoint
+    from diffusion.classifier_settings import ClassifierSettings
     from diffusion.draws import DrawPlan
     from diffusion.network import CellDenoiser
 
@@ -28,6 +29,7 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0, crop_px: int | None = 
         n_classes=len(TINY_CLASSES),
         widths=(16, 32),
         n_blocks=(1, 1),
+        n_decoder_blocks=(1, 1),
         n_embedding=32,
         sigma_data=0.5,
     )
@@ -43,9 +45,9 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0, crop_px: int | None = 
         n_training_images=0,
         n_images_seen=0,
         training_config={},
-        draw_plan=DrawPlan(n_levels=3, n_blocks=2),
-        weighting="robust",
-        temperature=10.0,
+        classifier=ClassifierSettings.uncalibrated(
+            len(TINY_CLASSES), DrawPlan(n_levels=3, n_blocks=2)
+        ),
     )
     save_checkpoint(folder, network, header)
     return folder

@@ -77,6 +77,16 @@ def run(
         int | None,
         typer.Option(help="Centred square to cut from larger images; 0 takes the whole frame."),
     ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights to start from.")
+    ] = None,
+    freeze_trunk: Annotated[
+        bool, typer.Option("--freeze-trunk", help="Train the decoder only, with --init-from.")
+    ] = False,
+    strong_fraction: Annotated[
+        float | None,
+        typer.Option(help="Share of each batch that is altered strongly; the recipe's by default."),
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Train a checkpoint; run the same line again after a kill, and it resumes."""
@@ -84,6 +94,15 @@ def run(
         config = _recipe(recipe, minutes=minutes, images=images, seed=seed)
         if crop_px is not None:
             config = replace(config, crop_px=crop_px or None)
+        if init_from is not None or freeze_trunk:
+            config = replace(
+                config,
+                init_from=None if init_from is None else str(init_from),
+                freeze_trunk=freeze_trunk,
+            )
+        if strong_fraction is not None:
+            look = replace(config.augmentation, strong_fraction=strong_fraction)
+            config = replace(config, augmentation=look)
         found = read_images(data, config.image_size, crop_px=config.crop_px)
         held_out = found.held_out(config.held_out_fraction)
         _describe(found, int(held_out.sum()))
@@ -100,6 +119,14 @@ def run(
 def evaluate(
     checkpoint: CheckpointPath,
     data: DataPath,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Candidate classes that you declare, comma-separated; all by default."),
+    ] = None,
+    anomaly: Annotated[bool, typer.Option(help="Also measure which cells are flagged.")] = False,
+    halves: Annotated[
+        int, typer.Option(help="Refit sets and calibration on so many random halves of the cells.")
+    ] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results here.")
     ] = None,
@@ -107,15 +134,25 @@ def evaluate(
     held_out: HeldOut = False,
     seed: Annotated[int, typer.Option(help="Of the noise draws.")] = 0,
 ) -> None:
-    """Classify labelled cells and print recalls with intervals."""
+    """Classify labelled cells and print recalls with intervals: head, generative, fused."""
     with one_line_errors():
         model = load_checkpoint(checkpoint)
         cells = _cells_for(model.header, data, limit=limit, held_out=held_out)
-        result = evaluated(model, cells, seed=seed)
+        result = evaluated(
+            model,
+            cells,
+            candidates=None if classes is None else [name.strip() for name in classes.split(",")],
+            anomaly=anomaly,
+            n_halves=halves,
+            seed=seed,
+        )
         if json_file is not None:
             json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n")
     console.print(result.as_table())
+    for row, of_row in result.rows.items():
+        if of_row.halves is not None:
+            console.print(f"{row}:", of_row.halves.as_table(result.class_names))
     if json_file is not None:
         console.print(f"Results in {json_file}")
 
@@ -182,7 +219,14 @@ def _cells_for(
         return cells
     kept = cells.where(cells.held_out(header.training_config["held_out_fraction"]))
     if limit is not None and limit < len(kept):
-        kept = kept.where(np.arange(len(kept)) < limit)
+        # Taken in turn from each class, as `read_images` does.
+        turn = np.zeros(len(kept), dtype=np.int64)
+        for label in np.unique(kept.labels):
+            of_class = kept.labels == label
+            turn[of_class] = np.arange(of_class.sum())
+        chosen = np.zeros(len(kept), dtype=bool)
+        chosen[np.argsort(turn, kind="stable")[:limit]] = True
+        kept = kept.where(chosen)
     return kept
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from diffusion.draws import DrawPlan
+from training.augmentation import Augmentation
+from training.fitting import FittingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,11 @@ class TrainingConfig:
     batch_size: int = 64
     seed: int = 0
 
-    widths: tuple[int, ...] = (96, 144, 192)
-    n_blocks: tuple[int, ...] = (1, 1, 1)
+    widths: tuple[int, ...] = (80, 144, 224)
+    n_blocks: tuple[int, ...] = (2, 2, 2)
+    n_decoder_blocks: tuple[int, ...] = (1, 1, 1)
+    n_shared_stages: int = 1
+    """How much of the network all classes share, see `CellDenoiser`."""
     patch_size: int = 4
     dropout: float = 0.0
 
@@ -45,13 +49,24 @@ class TrainingConfig:
     """Share of images whose log-SNR is uniform instead, so that every level is trained."""
     uniform_log_snr: tuple[float, float] = (-6.0, 9.0)
 
-    stain_jitter: float = 0.06
-    """Standard deviation of the log-gain of optical density, for each colour channel."""
-    held_out_fraction: float = 0.05
+    init_from: str | None = None
+    """Checkpoint folder whose weights to start from, where names and shapes agree."""
+    freeze_trunk: bool = False
+    """Train the decoder only; trunk and head stay as `init_from` has them."""
+
+    head_weight: float = 0.3
+    """Of the head's cross-entropy on images without noise, beside a denoising loss of about 0.1."""
+    noised_head_weight: float = 0.1
+    """Of the head's cross-entropy on the noised images."""
+    contrast_weight: float = 0.1
+    """Of the contrast between the true class and the wrong one that the head finds likeliest."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    held_out_fraction: float = 0.1
     """Share of the training cells, chosen by content, kept for calibration."""
 
-    draw_plan: DrawPlan = field(default_factory=lambda: DrawPlan(turned=True))
-    """How the finished checkpoint classifies."""
+    fitting: FittingPlan = field(default_factory=FittingPlan)
+    """How the finished checkpoint's classifier is fitted; training itself does not depend on it."""
 
     snapshot_minutes: float = 2.0
     grid_minutes: float = 10.0
@@ -68,11 +83,28 @@ class TrainingConfig:
             raise ValueError(f"crop_px={self.crop_px}; give pixels, or None for the whole frame.")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes={self.minutes}; give a positive number, such as 3.")
+        if self.freeze_trunk and self.init_from is None:
+            raise ValueError(
+                "freeze_trunk without init_from would keep a random trunk; name a checkpoint to "
+                "start from."
+            )
+        if self.freeze_trunk and self.n_shared_stages == 0:
+            raise ValueError(
+                "freeze_trunk with n_shared_stages=0 has no trunk to freeze; share one stage or "
+                "more."
+            )
         if self.image_size % (self.patch_size * 2 ** (len(self.widths) - 1)):
             raise ValueError(
                 f"image_size={self.image_size} does not divide into patches of {self.patch_size} "
                 f"and {len(self.widths)} resolutions; use a multiple of "
                 f"{self.patch_size * 2 ** (len(self.widths) - 1)}."
+            )
+
+        if self.n_shared_stages == 0 and self.noised_head_weight > 0:
+            raise ValueError(
+                f"n_shared_stages=0 with noised_head_weight={self.noised_head_weight}: an encoder "
+                "that is told the class cannot be asked for it; set noised_head_weight to 0 or "
+                "share the encoder."
             )
 
     @property
@@ -82,7 +114,7 @@ class TrainingConfig:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for the JSON beside the results."""
-        return {**asdict(self), "draw_plan": self.draw_plan.model_dump()}
+        return asdict(self)
 
 
 def pbc64() -> TrainingConfig:
@@ -97,10 +129,13 @@ def tiny() -> TrainingConfig:
         image_size=32,
         n_images=100_000,
         widths=(64, 96, 128),
+        n_blocks=(1, 1, 1),
         patch_size=2,
+        augmentation=Augmentation(strong_fraction=0.25),
         warmup_images=3_200,
         ema_halflife_images=5_000,
         held_out_fraction=0.1,
+        fitting=FittingPlan(per_class=10, calibrated_per_class=20),
         snapshot_minutes=0.5,
     )
 
@@ -115,9 +150,11 @@ def smoke_test() -> TrainingConfig:
         batch_size=16,
         widths=(16, 32),
         n_blocks=(1, 1),
+        n_decoder_blocks=(1, 1),
         ema_halflife_images=200,
         warmup_images=64,
         held_out_fraction=0.2,
+        fitting=FittingPlan(per_class=4, calibrated_per_class=8, generative_blocks=2),
     )
 
 

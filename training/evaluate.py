@@ -1,4 +1,4 @@
-"""Accuracy of a checkpoint on labelled cells, with intervals."""
+"""Accuracy of a checkpoint on labelled cells, with intervals: head, generative and fused apart."""
 
 import time
 from collections.abc import Sequence
@@ -7,38 +7,48 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
+from diffusion.anomaly import assess
+from diffusion.cell_classifier import CellClassifier
 from diffusion.checkpoint import Checkpoint
-from diffusion.classifier import posterior
-from diffusion.network import count_flops
+from diffusion.classifier_settings import ROWS
+from diffusion.conformal import AbstentionRule, keyed_uniforms
+from diffusion.latents import latents_from_images
+from diffusion.probability import Row
 from studies.proportions import Proportion, wilson
-from training.calibration import class_scores
 from training.data import DataError, LabelledImages
+from training.fitting import looked_with_progress, measured
+from training.reliability import Calibration, Halves, calibrated_on, calibration_of, repeated_halves
+
+SET_LEVEL = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What a checkpoint did on one set of cells."""
+class RowEvaluation:
+    """What one kind of evidence was worth on one set of cells."""
 
     balanced_accuracy: Proportion
     """Mean recall over the classes that occur in the set; n is the number of cells."""
     accuracy: Proportion
     recall: dict[str, Proportion]
-    log_loss: float
-    """Mean negative log of the calibrated probability of the true class, in nats."""
     confusion_matrix: NDArray[np.int64]
-    """Rows are true classes, columns verdicts, both in the model's order. (K, K)"""
-    class_names: tuple[str, ...]
-    flops_per_image: int
-    images_per_second: float
-    data_digest: str
-    checkpoint_digest: str
-    n_draws: int
-    weighting: str
-    seed: int
+    """Rows are true classes, columns the most probable ones, in the model's order. (K, K)"""
+    calibration: Calibration
+    risk: float | None
+    """The rate of wrong verdicts that the checkpoint's rule vouches for; None if it has none."""
+    given: Proportion
+    """Share of cells on which the rule does not abstain."""
+    wrong_given: Proportion | None
+    """Share of wrong verdicts among those; None if none was given."""
+    set_coverage: Proportion
+    """Share of cells whose 90 % set holds the true class."""
+    set_size: float
+    gflop: float
+    """Mean over the images."""
+    halves: Halves | None = None
+    """Conformal sets and calibration refitted on random halves of these very cells."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values at full precision."""
@@ -46,85 +56,248 @@ class Evaluation:
             "balanced_accuracy": _as_json(self.balanced_accuracy),
             "accuracy": _as_json(self.accuracy),
             "recall": {name: _as_json(value) for name, value in self.recall.items()},
-            "log_loss": self.log_loss,
             "confusion_matrix": self.confusion_matrix.tolist(),
+            "calibration": self.calibration.as_json(),
+            "abstention": {
+                "risk": self.risk,
+                "given": _as_json(self.given),
+                "wrong_given": None if self.wrong_given is None else _as_json(self.wrong_given),
+            },
+            "set": {
+                "level": SET_LEVEL,
+                "coverage": _as_json(self.set_coverage),
+                "mean_size": self.set_size,
+            },
+            "gflop": self.gflop,
+            "halves": None if self.halves is None else self.halves.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a checkpoint did on one set of cells."""
+
+    rows: dict[Row, RowEvaluation]
+    class_names: tuple[str, ...]
+    candidate_class_names: tuple[str, ...]
+    """Declared before looking; all of the model's if none were."""
+    flagged: Proportion | None
+    """Share of cells flagged as anomalous at the checkpoint's rate; None if not measured."""
+    images_per_second: float
+    data_digest: str
+    checkpoint_digest: str
+    weighting: str
+    seed: int
+
+    @property
+    def balanced_accuracy(self) -> Proportion:
+        """Of the fused row, which decides."""
+        return self.rows["fused"].balanced_accuracy
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values at full precision."""
+        return {
+            "rows": {row: value.as_json() for row, value in self.rows.items()},
             "class_names": list(self.class_names),
-            "flops_per_image": self.flops_per_image,
+            "candidate_class_names": list(self.candidate_class_names),
+            "flagged_as_anomalous": None if self.flagged is None else _as_json(self.flagged),
             "images_per_second": self.images_per_second,
             "data_digest": self.data_digest,
             "checkpoint_digest": self.checkpoint_digest,
-            "n_draws": self.n_draws,
             "weighting": self.weighting,
             "seed": self.seed,
         }
 
     def as_table(self) -> Table:
         """The same for a terminal."""
-        table = Table(title=f"checkpoint {self.checkpoint_digest[:12]} · {self.n_draws} draws")
-        for heading in ("", "estimate", "95 % interval", "n"):
-            table.add_column(heading, justify="left" if not heading else "right")
-        rows = {"balanced accuracy": self.balanced_accuracy, "accuracy": self.accuracy}
-        rows |= {f"recall {name}": value for name, value in self.recall.items()}
-        for name, value in rows.items():
-            table.add_row(
-                name,
-                f"{value.estimate:.3f}",
-                f"{value.ci_low:.3f}–{value.ci_high:.3f}",
-                f"{value.n_trials:,}",
-            )
-        table.caption = (
-            f"{self.flops_per_image / 1e9:.0f} GFLOP and {1 / self.images_per_second:.2f} s an "
-            f"image · data {self.data_digest[:12]}"
+        table = Table(title=f"checkpoint {self.checkpoint_digest[:12]}")
+        table.add_column("")
+        for row in ROWS:
+            table.add_column(row, justify="right")
+        table.add_column("n", justify="right")
+
+        def add(name: str, values: Sequence[Proportion | None]) -> None:
+            known = [v for v in values if v is not None]
+            n = f"{known[0].n_trials:,}" if len({v.n_trials for v in known}) == 1 else ""
+            table.add_row(name, *("–" if v is None else _words(v) for v in values), n)
+
+        each = [self.rows[row] for row in ROWS]
+        add("balanced accuracy", [row.balanced_accuracy for row in each])
+        add("accuracy", [row.accuracy for row in each])
+        for name in each[0].recall:
+            add(f"recall {name}", [row.recall[name] for row in each])
+        add("verdict given", [row.given for row in each])
+        add("wrong of those given", [row.wrong_given for row in each])
+        add("90 % set holds the class", [row.set_coverage for row in each])
+        table.add_row("classes in the set", *(f"{row.set_size:.2f}" for row in each), "")
+        table.add_row(
+            "calibration error", *(f"{row.calibration.ece.estimate:.3f}" for row in each), ""
         )
+        table.add_row("log-loss, nat", *(f"{row.calibration.nll.estimate:.3f}" for row in each), "")
+        table.add_row("GFLOP an image", *(f"{row.gflop:.2f}" for row in each), "")
+        if self.flagged is not None:
+            table.add_row("flagged as anomalous", _words(self.flagged), "", "", "")
+        left_out = set(self.class_names) - set(self.candidate_class_names)
+        declared = (
+            f"declared candidates {', '.join(self.candidate_class_names)} · " if left_out else ""
+        )
+        table.caption = f"{declared}data {self.data_digest[:12]}"
         return table
 
 
-def evaluate(checkpoint: Checkpoint, data: LabelledImages, *, seed: int = 0) -> Evaluation:
-    """Classify every cell with the checkpoint's own draw plan and weighting.
+def evaluate(
+    checkpoint: Checkpoint,
+    data: LabelledImages,
+    *,
+    candidates: Sequence[str] | None = None,
+    anomaly: bool = False,
+    n_halves: int = 0,
+    seed: int = 0,
+) -> Evaluation:
+    """Classify every cell three ways with the checkpoint's own settings.
 
     Args:
-        checkpoint: the model; all its classes are candidates, whichever occur in the data.
+        checkpoint: the model.
         data: cells at the model's size; their class names are matched to the model's.
+        candidates: classes that a laboratory declares; all of the model's by default.
+        anomaly: also measure which cells are flagged as anomalous.
+        n_halves: random halves of these cells on which sets and calibration are refitted; 0 none.
         seed: of the noise draws.
 
     Raises:
-        DataError: if a class of the data is not one of the model's, or there is no image.
+        DataError: if a class of the data is not one of the model's or not declared, or there is no
+            image.
     """
-    header = checkpoint.header
     data = data.labelled_for(checkpoint.class_names)
     if not len(data):
         raise DataError("There is no image to evaluate on; check --data and --held-out.")
-    started = time.perf_counter()
-    scores = class_scores(
-        checkpoint.network, data, header.draw_plan, weighting=header.weighting, seed=seed
-    )
-    elapsed_s = time.perf_counter() - started
-    verdicts = scores.argmax(dim=1).numpy()
-    probabilities = posterior(scores, temperature=header.temperature)
-    of_true = probabilities.gather(1, torch.from_numpy(data.labels)[:, None])
-    n_classes = len(checkpoint.class_names)
-    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (data.labels, verdicts), 1)
-    recalls = {
-        name: wilson(int(confusion[k, k]), int(confusion[k].sum()))
-        for k, name in enumerate(checkpoint.class_names)
-        if confusion[k].sum()
-    }
-    n_passes = header.draw_plan.n_draws * n_classes
+    names = checkpoint.class_names
+    labels = _candidates(names, candidates, data)
+    classifier = CellClassifier.from_checkpoint(checkpoint)
+    settings = classifier.settings
+    if anomaly and settings.anomaly is None:
+        raise DataError(
+            "This checkpoint has no reference cells to find anomalies with; evaluate without "
+            "--anomaly, or train with at least twenty held-out cells of each class."
+        )
+    if n_halves and (absent := set(names) - {names[k] for k in data.labels.tolist()}):
+        raise DataError(
+            f"The cells hold no {', '.join(sorted(absent))}, and halves need every class of the "
+            "model to calibrate on; evaluate without --halves."
+        )
+    prepared = classifier.prepared(latents_from_images(data.images).to(checkpoint.device))
+    uniforms = keyed_uniforms(data.digests, seed)
+    rows: dict[Row, RowEvaluation] = {}
+    seconds = {}
+    for row in ROWS:
+        started = time.perf_counter()
+        looked = looked_with_progress(
+            classifier,
+            prepared,
+            data.digests,
+            row,
+            f"Classifying, {row}",
+            candidates=labels,
+            seed=seed,
+        )
+        seconds[row] = time.perf_counter() - started
+        own = settings.rows[row]
+        log_p = own.posterior.log_probabilities(looked.evidence, candidates=labels)
+        rule = (
+            None
+            if own.abstention is None or own.default_risk is None
+            else own.abstention.rule(own.default_risk)
+        )
+        sets = own.conformal.conforming(log_p, SET_LEVEL, uniforms=uniforms)
+        rows[row] = _evaluated(
+            log_p,
+            data.labels,
+            names,
+            rule,
+            sets,
+            gflop=float(looked.flops.mean() / 1e9),
+            halves=repeated_halves(
+                calibrated_on(looked.evidence, data.labels, row),
+                data.labels,
+                rng=np.random.default_rng(seed),
+                level=SET_LEVEL,
+                n_halves=n_halves,
+            )
+            if n_halves
+            else None,
+        )
+    flagged = None
+    if anomaly and settings.anomaly is not None:
+        seen = measured(classifier, prepared, data.digests, "Measuring anomaly")
+        flags = [a.is_anomalous(settings.false_alarm_rate) for a in assess(settings.anomaly, seen)]
+        flagged = wilson(sum(flags), len(flags))
     return Evaluation(
-        balanced_accuracy=mean_of_proportions(list(recalls.values())),
-        accuracy=wilson(int(np.trace(confusion)), len(data)),
-        recall=recalls,
-        log_loss=float(-of_true.clamp_min(1e-300).log().mean()),
-        confusion_matrix=confusion,
-        class_names=checkpoint.class_names,
-        flops_per_image=count_flops(checkpoint.network) * n_passes,
-        images_per_second=len(data) / elapsed_s,
+        rows=rows,
+        class_names=names,
+        candidate_class_names=tuple(names[k] for k in labels),
+        flagged=flagged,
+        images_per_second=len(data) / seconds["fused"],
         data_digest=data.digest,
         checkpoint_digest=checkpoint.digest,
-        n_draws=header.draw_plan.n_draws,
-        weighting=header.weighting,
+        weighting=settings.weighting_name,
         seed=seed,
+    )
+
+
+def _candidates(
+    names: tuple[str, ...], declared: Sequence[str] | None, data: LabelledImages
+) -> list[int]:
+    if declared is None:
+        return list(range(len(names)))
+    unknown = [name for name in declared if name not in names]
+    if unknown or len(set(declared)) < 2:
+        raise DataError(
+            f"Declared classes {', '.join(declared)}; give at least two of {', '.join(names)}."
+        )
+    labels = [k for k, name in enumerate(names) if name in declared]
+    missing = sorted({names[k] for k in data.labels.tolist()} - set(declared))
+    if missing:
+        raise DataError(
+            f"The data holds {', '.join(missing)}, which was not declared; declare every class "
+            "that can occur."
+        )
+    return labels
+
+
+def _evaluated(
+    log_p: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    names: tuple[str, ...],
+    rule: AbstentionRule | None,
+    sets: NDArray[np.bool_],
+    *,
+    gflop: float,
+    halves: Halves | None,
+) -> RowEvaluation:
+    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
+    verdicts = log_p.argmax(axis=1)
+    np.add.at(confusion, (labels, verdicts), 1)
+    recalls = {
+        name: wilson(int(confusion[k, k]), int(confusion[k].sum()))
+        for k, name in enumerate(names)
+        if confusion[k].sum()
+    }
+    is_given = np.ones(len(labels), dtype=np.bool_) if rule is None else ~rule.abstains(log_p)
+    n_given = int(is_given.sum())
+    n_wrong = int((verdicts != labels)[is_given].sum())
+    return RowEvaluation(
+        balanced_accuracy=mean_of_proportions(list(recalls.values())),
+        accuracy=wilson(int(np.trace(confusion)), len(labels)),
+        recall=recalls,
+        confusion_matrix=confusion,
+        calibration=calibration_of(np.exp(log_p), labels, rng=np.random.default_rng(0)),
+        risk=None if rule is None else rule.risk,
+        given=wilson(n_given, len(labels)),
+        wrong_given=wilson(n_wrong, n_given) if n_given else None,
+        set_coverage=wilson(int(sets[np.arange(len(labels)), labels].sum()), len(labels)),
+        set_size=float(sets.sum(axis=1).mean()),
+        gflop=gflop,
+        halves=halves,
     )
 
 
@@ -155,3 +328,7 @@ def _as_json(value: Proportion) -> dict[str, float | int]:
         "ci_high": value.ci_high,
         "n": value.n_trials,
     }
+
+
+def _words(value: Proportion) -> str:
+    return f"{value.estimate:.3f} ({value.ci_low:.3f}–{value.ci_high:.3f})"

@@ -16,21 +16,25 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter
 
 from diffusion.checkpoint import make_scheduler
 from diffusion.latents import images_from_latents, latents_from_images
 from diffusion.network import CellDenoiser
 from diffusion.sampler import sample_latents
+from diffusion.white_balance import reference_background
+from training.augmentation import augmented
 from training.config import TrainingConfig
 from training.data import DataError, LabelledImages, class_counts
 from training.ema import AveragedWeights
-from training.loss import augmented, denoising_losses, draw_sigmas
+from training.loss import Objective, draw_sigmas
 from training.progress import console, progress_bar
 
 STATE_FILE = "state.pt"
 CONFIG_FILE = "training.json"
 LOSSES_FILE = "losses.csv"
+WEIGHTS_FILE = "denoiser/diffusion_pytorch_model.safetensors"
 LOG_EVERY_STEPS = 20
 
 
@@ -40,6 +44,8 @@ class TrainedNetwork:
 
     network: CellDenoiser
     """Averaged weights."""
+    background: torch.Tensor
+    """The training set's ground. (3,)"""
     n_images_seen: int
     training_s: float
     """Seconds spent on optimiser steps, over all resumptions."""
@@ -73,11 +79,16 @@ def train(
             f"Only {len(class_counts(data))} class in the training data; a class-conditional model "
             "needs at least two folders with images."
         )
+    if config.init_from is not None and not (Path(config.init_from) / WEIGHTS_FILE).is_file():
+        raise DataError(
+            f"{config.init_from} has no {WEIGHTS_FILE} to start from; give a checkpoint folder."
+        )
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, config, data)
     by_class = [np.flatnonzero(data.labels == label) for label in range(len(data.class_names))]
     present = [label for label, indices in enumerate(by_class) if len(indices)]
     sigma_data = standard_deviation(data.images)
+    reference = ground_of(data.images)
 
     # --- network, optimiser, averaged weights
     accelerator = Accelerator(mixed_precision="bf16")
@@ -88,12 +99,28 @@ def train(
         patch_size=config.patch_size,
         widths=config.widths,
         n_blocks=config.n_blocks,
+        n_decoder_blocks=config.n_decoder_blocks,
+        n_shared_stages=config.n_shared_stages,
         dropout=config.dropout,
         sigma_data=sigma_data,
     )
+    if config.init_from is not None:
+        _start_from(raw_network, Path(config.init_from), whole_trunk=config.freeze_trunk)
+    if config.freeze_trunk:
+        for module in raw_network.trunk_modules():
+            module.requires_grad_(False)
     averaged = AveragedWeights(raw_network.to(accelerator.device), config.ema_halflife_images)
+    objective = Objective().to(accelerator.device)
     optimizer = torch.optim.AdamW(
-        raw_network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        [
+            parameter
+            for module in (raw_network, objective)
+            for parameter in module.parameters()
+            if parameter.requires_grad
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.99),
+        weight_decay=config.weight_decay,
     )
     network, optimizer = accelerator.prepare(raw_network, optimizer)
     network.train()
@@ -105,6 +132,7 @@ def train(
         state = torch.load(state_path, map_location=accelerator.device, weights_only=True)
         raw_network.load_state_dict(state["network"])
         averaged.network.load_state_dict(state["averaged"])
+        objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
         step, elapsed_s, recent = state["step"], state["elapsed_s"], state["recent"]
         console.print(f"Resuming at {step * config.batch_size:,} images.")
@@ -115,6 +143,7 @@ def train(
         state = {
             "network": raw_network.state_dict(),
             "averaged": averaged.network.state_dict(),
+            "objective": objective.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": step,
             "elapsed_s": elapsed_s,
@@ -146,18 +175,18 @@ def train(
             started = time.perf_counter()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, progress(), step * config.batch_size)
-            batch = _draw_batch(config, data, by_class, present, step)
-            latents, sigmas, noise, labels = (t.to(accelerator.device) for t in batch)
+            batch = _draw_batch(config, data, by_class, present, reference, step)
+            # Dropout asks torch's global generator, which a resumed run would find at its start.
+            torch.manual_seed(int(np.random.default_rng([config.seed, step, 1]).integers(2**62)))
             with accelerator.autocast():
-                losses = denoising_losses(
-                    raw_network.as_denoiser(),
-                    latents,
-                    sigmas,
-                    noise,
-                    labels,
-                    sigma_data=sigma_data,
+                terms = objective(
+                    raw_network,
+                    *(tensor.to(accelerator.device) for tensor in batch),
+                    contrast_weight=config.contrast_weight,
+                    head_weight=0.0 if config.freeze_trunk else config.head_weight,
+                    noised_head_weight=config.noised_head_weight,
                 )
-            loss = losses.float().mean()
+            loss = terms["loss"]
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
@@ -165,7 +194,8 @@ def train(
             step += 1
             n_seen = step * config.batch_size
             averaged.update(raw_network, batch_size=config.batch_size, n_images_seen=n_seen)
-            value = float(loss.detach())
+            values = {name: float(term.detach()) for name, term in terms.items()}
+            value = values["loss"]
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"The loss became {value} after {n_seen} images; lower `lr` "
@@ -182,7 +212,8 @@ def train(
                 recent.clear()
                 speed = n_seen / elapsed_s
                 losses_file.writerow([step, n_seen, f"{mean_loss:.6f}"])
-                writer.add_scalar("loss", mean_loss, n_seen)
+                for name, latest in values.items():
+                    writer.add_scalar(name, latest, n_seen)
                 writer.add_scalar("images_per_second", speed, n_seen)
                 writer.add_scalar("lr", optimizer.param_groups[0]["lr"], n_seen)
                 shown_total = total or int(n_seen / max(progress(), 1e-9))
@@ -214,6 +245,7 @@ def train(
         Image.fromarray(grid).save(out / "samples.png")
     return TrainedNetwork(
         network=averaged.network,
+        background=reference,
         n_images_seen=step * config.batch_size,
         training_s=elapsed_s,
         n_threads=torch.get_num_threads(),
@@ -237,6 +269,11 @@ def standard_deviation(images: NDArray[np.uint8]) -> float:
     return round(float(latents.var(dim=(0, 2, 3)).mean().sqrt()), 4)
 
 
+def ground_of(images: NDArray[np.uint8]) -> torch.Tensor:
+    """Colour of the ground between the cells, measured on at most 500 evenly spaced images. (3,)"""
+    return reference_background(latents_from_images(images[:: max(1, len(images) // 500)]))
+
+
 def sample_grid(network: CellDenoiser, *, n_per_class: int = 4) -> NDArray[np.uint8]:
     """Drawn cells: one row for each class. uint8 (n_classes * H, n_per_class * W, 3)"""
     n_classes = network.config.n_classes
@@ -255,21 +292,43 @@ def _draw_batch(
     data: LabelledImages,
     by_class: list[NDArray[np.intp]],
     present: list[int],
+    reference: torch.Tensor,
     step: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Batch number `step`: class-balanced images, augmented, with their noise."""
+) -> tuple[torch.Tensor, ...]:
+    """Batch number `step`, in the order that `Objective` takes it: class-balanced images."""
     rng = np.random.default_rng([config.seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     labels = rng.choice(present, size=config.batch_size)
     indices = [int(rng.choice(by_class[label])) for label in labels]
-    latents = augmented(
-        latents_from_images(data.images[indices]), generator, stain_jitter=config.stain_jitter
+    latents, told = augmented(
+        latents_from_images(data.images[indices]), generator, config.augmentation, reference
     )
     sigmas = draw_sigmas(config.batch_size, config, generator)
     noise = torch.randn(latents.shape, generator=generator)
-    shown = torch.from_numpy(labels.astype(np.int64))
     is_hidden = torch.rand(config.batch_size, generator=generator) < config.class_dropout
-    return latents, sigmas, noise, torch.where(is_hidden, len(data.class_names), shown)
+    uniform = torch.rand((config.batch_size, len(data.class_names)), generator=generator)
+    gumbel = -(-uniform.clamp(1e-9, 1 - 1e-7).log()).log()
+    shown = torch.from_numpy(labels.astype(np.int64))
+    return latents, told, sigmas, noise, shown, is_hidden, gumbel
+
+
+def _start_from(network: CellDenoiser, folder: Path, *, whole_trunk: bool) -> None:
+    """Take over the weights of a checkpoint, as far as names and shapes agree."""
+    own = network.state_dict()
+    found = {
+        name: weights.to(own[name].dtype)
+        for name, weights in load_file(folder / WEIGHTS_FILE).items()
+        if name in own and own[name].shape == weights.shape
+    }
+    trunk = {id(p) for module in network.trunk_modules() for p in module.parameters()}
+    missing = [n for n, p in network.named_parameters() if id(p) in trunk and n not in found]
+    if not found or (whole_trunk and missing):
+        raise DataError(
+            f"{'The trunk' if found else 'No weight'} in {folder} does not fit this recipe's "
+            "network; start from a checkpoint of the same recipe."
+        )
+    network.load_state_dict(found, strict=False)
+    console.print(f"Starting from {folder}: {len(found)} of {len(own)} tensors taken over.")
 
 
 def _claim(out: Path, config: TrainingConfig, data: LabelledImages) -> None:
@@ -281,16 +340,22 @@ def _claim(out: Path, config: TrainingConfig, data: LabelledImages) -> None:
         "n_images": len(data),
     }
     path = out / CONFIG_FILE
-    if path.is_file() and (earlier := json.loads(path.read_text())) != described:
+    if path.is_file():
+        earlier = json.loads(path.read_text())
+        recipes = [run["config"] for run in (earlier, described)]
+        # How the classifier is fitted afterwards is no part of the run.
         differing = sorted(
             key
-            for key in {**earlier["config"], **described["config"]}
-            if earlier["config"].get(key) != described["config"].get(key)
-        ) or ["the data"]
-        raise DataError(
-            f"{out} holds a run that differs in {', '.join(differing)}; give another --out, "
-            "or the same options to resume it."
+            for key in described["config"]
+            if key != "fitting" and recipes[0].get(key) != recipes[1][key]
         )
+        if any(earlier[key] != described[key] for key in described if key != "config"):
+            differing.append("the data")
+        if differing:
+            raise DataError(
+                f"{out} holds a run that differs in {', '.join(differing)}; give another --out, "
+                "or the same options to resume it."
+            )
     path.write_text(json.dumps(described, indent=2) + "\n")
 
 

@@ -1,14 +1,14 @@
-"""Denoising loss, its noise levels, and the augmentation of a batch.
+"""The noise levels of a training step and what it minimises.
 
-Shapes: B batch; C, H, W are channels, height and width of the latents.
+Shapes: B batch; C, H, W are channels, height and width of the latents; K classes.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (what torch's own documentation calls it)
 
-from diffusion.latents import dihedral
-from diffusion.network import Denoiser
-from diffusion.schedule import sigmas_from_log_snr
+from diffusion.network import CellDenoiser
+from diffusion.schedule import log_snr_from_sigmas, sigmas_from_log_snr
 from training.config import TrainingConfig
 
 
@@ -27,49 +27,95 @@ def draw_sigmas(n: int, config: TrainingConfig, generator: torch.Generator) -> T
     return torch.where(is_uniform, uniform, log_normal)
 
 
-def denoising_losses(
-    denoise: Denoiser,
-    latents: Tensor,
-    sigmas: Tensor,
-    noise: Tensor,
-    class_labels: Tensor,
-    *,
-    sigma_data: float,
-) -> Tensor:
-    """Weighted squared error of each image, averaged over its pixels. (B,)
+class Objective(nn.Module):
+    """What a training step minimises; its only parameters are the contrast's scale at each level.
 
-    Args:
-        denoise: the model in training.
-        latents: clean images. (B, C, H, W)
-        sigmas: noise levels. (B,)
-        noise: standard normal. (B, C, H, W)
-        class_labels: (B,)
-        sigma_data: standard deviation of the latents.
-
-    Source: Karras et al. (2022), eq. 8: weight `(sigma^2 + sigma_data^2) / (sigma sigma_data)^2`,
-        under which an untrained network has a loss of one at every level.
+    The contrast asks that the image's own class denoises it better than a wrong class does: the
+    logistic loss of the difference of the two denoising losses, scaled by level.
     """
-    noised = latents + sigmas.view(-1, 1, 1, 1) * noise
-    errors = (denoise(noised, sigmas, class_labels) - latents).square().mean(dim=(1, 2, 3))
-    return errors * (sigmas.square() + sigma_data**2) / (sigmas * sigma_data).square()
 
+    KNOTS = (-8.0, 12.0, 11)
+    """First and last log-SNR of the scale's knots, and their number; linear in between."""
 
-def augmented(latents: Tensor, generator: torch.Generator, *, stain_jitter: float) -> Tensor:
-    """The same cells turned, mirrored and stained a little differently. (B, C, H, W)
+    def __init__(self) -> None:
+        super().__init__()
+        # Differences of the weighted losses between classes are hundredths: e^5.5 of them is one.
+        self.log_scale = nn.Parameter(torch.full((self.KNOTS[2],), 5.5))
 
-    A smear has no up or down, so quarter turns and mirror images are as likely as the original.
-    The stain varies as a gain of each colour's optical density, as a longer or shorter bath does.
-    """
-    n = len(latents)
-    turns = torch.randint(8, (n,), generator=generator)
-    turned = torch.empty_like(latents)
-    for turn in range(8):
-        chosen = turns == turn
-        turned[chosen] = dihedral(latents[chosen], turn)
-    if stain_jitter == 0:
-        return turned
-    shared = torch.randn(n, 1, 1, 1, generator=generator)
-    each = torch.randn(n, latents.shape[1], 1, 1, generator=generator)
-    gains = (stain_jitter * (shared + each) / 2**0.5).exp().to(latents.device)
-    transmission = ((turned + 1) / 2).clamp_min(1 / 512)
-    return 2 * transmission.pow(gains) - 1
+    def forward(
+        self,
+        network: CellDenoiser,
+        latents: Tensor,
+        told: Tensor,
+        sigmas: Tensor,
+        noise: Tensor,
+        class_labels: Tensor,
+        is_hidden: Tensor,
+        gumbel: Tensor,
+        *,
+        contrast_weight: float,
+        head_weight: float,
+        noised_head_weight: float,
+    ) -> dict[str, Tensor]:
+        """The terms of the loss, each a mean over the batch; `loss` is their weighted sum.
+
+        Args:
+            network: in training.
+            latents: clean images. (B, C, H, W)
+            told: what the decoder is told of their look. (B, 1 + N_APPEARANCE)
+            sigmas: noise levels. (B,)
+            noise: standard normal. (B, C, H, W)
+            class_labels: true classes. (B,)
+            is_hidden: whose class the decoder is not told. (B,)
+            gumbel: standard Gumbel, to draw a wrong class for each. (B, K)
+
+        Source: Karras et al. (2022), eq. 8: weight `(sigma^2 + sigma_data^2) / (sigma
+            sigma_data)^2`, under which an untrained network has a loss of one at every level.
+        """
+        n = len(latents)
+        split = network.split()
+        sigma_data = network.config.sigma_data
+        noised = latents + sigmas.view(-1, 1, 1, 1) * noise
+        _, _, *shared = split.share(noised, sigmas)
+        log_snr = log_snr_from_sigmas(sigmas)
+        terms = {}
+        proposed = gumbel
+        if noised_head_weight > 0:
+            logits = network.head(network.head_drop(shared[1])).float()
+            noised_ce = F.cross_entropy(logits, class_labels, reduction="none")
+            # Where hardly a shape is left, there is no class to be named.
+            terms["noised_head"] = (noised_ce * log_snr.sigmoid()).mean()
+            # The head proposes the wrong class, so that the contrast works where classes are close.
+            proposed = proposed + logits.detach()
+        if head_weight > 0:
+            terms["head"] = F.cross_entropy(network.head_logits(latents).float(), class_labels)
+
+        shown = torch.where(is_hidden, network.config.n_classes, class_labels)
+        rows = torch.arange(n, device=latents.device)
+        if contrast_weight > 0:
+            wrong = proposed.scatter(1, class_labels[:, None], -torch.inf).argmax(dim=1)
+            rows, shown = rows.repeat(2), torch.cat([shown, wrong])
+        raw = network.finish(tuple(shared), rows, shown, told[rows])
+        denoised = split.denoised(noised[rows], sigmas[rows], raw)
+        squared = (denoised - latents[rows]).square().mean(dim=(1, 2, 3)).float()
+        weights = (sigmas.square() + sigma_data**2) / (sigmas * sigma_data).square()
+        losses = squared * weights[rows]
+        terms["denoising"] = losses[:n].mean()
+        if contrast_weight > 0:
+            margin = self._scale(log_snr) * (losses[n:] - losses[:n])
+            terms["contrast"] = (F.softplus(-margin) * ~is_hidden).mean()
+        weight_of = {
+            "denoising": 1.0,
+            "contrast": contrast_weight,
+            "noised_head": noised_head_weight,
+            "head": head_weight,
+        }
+        terms["loss"] = torch.stack([weight_of[name] * term for name, term in terms.items()]).sum()
+        return terms
+
+    def _scale(self, log_snr: Tensor) -> Tensor:
+        low, high, n = self.KNOTS
+        at = ((log_snr - low) / (high - low) * (n - 1)).clamp(0, n - 1.001)
+        left = at.long()
+        share = at - left
+        return (self.log_scale[left] * (1 - share) + self.log_scale[left + 1] * share).exp()

@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from diffusion.checkpoint import (
+    FORMAT_VERSION,
     HEADER_FILE,
     CheckpointError,
     checkpoint_digest,
     load_checkpoint,
     save_checkpoint,
 )
-from diffusion.network import CellDenoiser
 from tests.conftest import TINY_CLASSES, write_tiny_checkpoint
+from tests.diffusion.test_network import small_network
 
 
 @pytest.fixture
@@ -68,10 +69,27 @@ def test_an_unknown_field_is_named(folder):
         load_checkpoint(folder)
 
 
-def test_a_later_format_is_refused_with_the_way_out(folder):
-    header = json.loads((folder / HEADER_FILE).read_text()) | {"format_version": 2}
+@pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION + 1])
+def test_another_format_is_refused_with_the_way_out_whatever_its_fields(folder, version):
+    header = {"format_version": version, "name": "other", "temperature": 10.0}
     (folder / HEADER_FILE).write_text(json.dumps(header))
-    with pytest.raises(CheckpointError, match="install the release that wrote it"):
+    with pytest.raises(
+        CheckpointError, match=f"has format version {version} .* install the release that wrote it"
+    ):
+        load_checkpoint(folder)
+
+
+def test_a_header_that_is_no_json_is_refused(folder):
+    (folder / HEADER_FILE).write_text("name: tiny")
+    with pytest.raises(CheckpointError, match=r"does not describe a checkpoint \(header: Invalid"):
+        load_checkpoint(folder)
+
+
+def test_settings_without_every_row_are_refused(folder):
+    header = json.loads((folder / HEADER_FILE).read_text())
+    del header["classifier"]["rows"]["fused"]
+    (folder / HEADER_FILE).write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match="give fused, generative, head"):
         load_checkpoint(folder)
 
 
@@ -105,6 +123,6 @@ def test_repeated_class_names_are_refused(folder):
 
 def test_a_header_for_another_number_of_classes_is_not_written(folder, tmp_path):
     header = load_checkpoint(folder).header
-    network = CellDenoiser(image_size=16, n_classes=2, widths=(16, 32), n_blocks=(1, 1))
+    network = small_network(n_classes=2)
     with pytest.raises(CheckpointError, match="names 3 classes but the network was built for 2"):
         save_checkpoint(tmp_path / "new", network, header)

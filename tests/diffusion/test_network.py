@@ -1,75 +1,417 @@
+import math
+
+import pytest
 import torch
 
-from diffusion.network import CellDenoiser, count_flops, in_bfloat16, preconditioned
+from diffusion.checkpoint import load_checkpoint, save_checkpoint
+from diffusion.network import (
+    N_APPEARANCE,
+    N_FEATURES,
+    CellDenoiser,
+    PreconditionedNetwork,
+    Whole,
+    WienerFilter,
+)
+from tests.diffusion.gaussians import Mixtures
+
+N_CLASSES = 3
+STAGES = range(
+    4
+)  # of a network of two widths: nothing, encoder, a decoder level, all but K outputs
 
 
 def small_network(**changes) -> CellDenoiser:
     torch.manual_seed(0)
-    options = {"image_size": 16, "n_classes": 3, "widths": (16, 32), "n_blocks": (1, 1)}
+    options = {
+        "image_size": 16,
+        "n_classes": N_CLASSES,
+        "widths": (16, 32),
+        "n_blocks": (1, 1),
+        "n_decoder_blocks": (1, 1),
+    }
     network = CellDenoiser(**(options | changes))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    return network.eval()
+    return network.eval().requires_grad_(False)
+
+
+def deep_network(n_shared_stages: int) -> CellDenoiser:
+    return small_network(
+        widths=(16, 32, 48),
+        n_blocks=(1, 1, 1),
+        n_decoder_blocks=(1, 2, 1),
+        n_shared_stages=n_shared_stages,
+    )
+
+
+def silenced(network: CellDenoiser) -> CellDenoiser:
+    """The network with what starts at zero at zero: its raw answer is nothing."""
+    for layer in (network.output, network.wiener.synthesis):
+        for parameter in layer.parameters():
+            torch.nn.init.zeros_(parameter)
+    return network
+
+
+def drawn(n, side=16, seed=0):
+    """Noised images and their noise levels."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(n, 3, side, side, generator=generator)
+    return images, torch.rand(n, generator=generator) + 0.2
+
+
+def silent(sigma_data):
+    """The preconditioning around a network that says nothing, and what that network was shown."""
+    seen = []
+
+    class Silent:
+        config = type("Config", (), {"sigma_data": sigma_data})
+
+        def share(self, scaled, timesteps):
+            seen.append((scaled, timesteps))
+            return (scaled,)
+
+        def finish(self, shared, rows, class_labels, appearance):
+            return torch.zeros_like(shared[0][rows])
+
+    return PreconditionedNetwork(Silent(), appearance="any", bfloat16=False), seen
+
+
+def denoised_by(split, noised, sigmas, labels):
+    return split.finish(split.share(noised, sigmas), torch.arange(len(noised)), labels)
+
+
+# Preconditioning.
 
 
 def test_preconditioning_gives_the_network_unit_variance_at_every_noise_level():
-    seen = []
-
-    def network(scaled, timesteps, labels):
-        seen.append((scaled.std(), timesteps))
-        return torch.zeros_like(scaled)
-
+    split, seen = silent(0.3)
     torch.manual_seed(0)
     clean = 0.3 * torch.randn(64, 3, 16, 16)
     for sigma in (0.01, 0.3, 20.0):
-        noised = clean + sigma * torch.randn_like(clean)
-        preconditioned(network, 0.3)(noised, torch.full((64,), sigma), torch.zeros(64).long())
-    stds = torch.stack([std for std, _ in seen])
+        split.share(clean + sigma * torch.randn_like(clean), torch.full((64,), sigma))
+    stds = torch.stack([scaled.std() for scaled, _ in seen])
     torch.testing.assert_close(stds, torch.ones(3), atol=0.02, rtol=0)
+
+
+def test_the_network_is_told_a_quarter_of_the_noise_levels_logarithm():
+    split, seen = silent(0.5)
+    split.share(torch.zeros(2, 3, 8, 8), torch.tensor([1.0, 2.0]))
+    assert seen[0][1].tolist() == pytest.approx([0.0, math.log(2) / 4])
 
 
 def test_a_silent_network_is_the_best_linear_denoiser_of_centred_data():
     # Wiener filter: E[x|z] = z * sigma_data^2 / (sigma_data^2 + sigma^2)
     noised = torch.randn(2, 3, 8, 8)
-    denoise = preconditioned(lambda x, t, c: torch.zeros_like(x), 0.5)
-    denoised = denoise(noised, torch.tensor([0.5, 1.0]), torch.zeros(2).long())
+    split, _ = silent(0.5)
+    denoised = denoised_by(split, noised, torch.tensor([0.5, 1.0]), torch.zeros(2).long())
     torch.testing.assert_close(denoised[0], noised[0] / 2)
     torch.testing.assert_close(denoised[1], noised[1] / 5)
 
 
-def test_nearly_clean_images_come_back_as_they_are():
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_nearly_clean_images_come_back_as_they_are(n_shared_stages):
     image = torch.rand(1, 3, 16, 16)
-    denoised = small_network().as_denoiser()(image, torch.tensor([1e-6]), torch.tensor([0]))
+    denoise = small_network(n_shared_stages=n_shared_stages).as_denoiser()
+    denoised = denoise(image, torch.tensor([1e-6]), torch.tensor([0]))
     torch.testing.assert_close(denoised, image, atol=1e-4, rtol=0)
 
 
-def test_the_class_changes_the_answer():
-    denoise = small_network().as_denoiser()
-    noised = torch.randn(1, 3, 16, 16).expand(4, -1, -1, -1)
-    denoised = denoise(noised, torch.ones(4), torch.tensor([0, 1, 2, 3]))
-    distances = torch.cdist(denoised.flatten(1), denoised.flatten(1))
-    assert (distances + torch.eye(4) > 1e-3).all()
-
-
-def test_an_untrained_network_starts_as_the_identity_of_its_preconditioning():
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_an_untrained_network_starts_as_the_identity_of_its_preconditioning(n_shared_stages):
     torch.manual_seed(0)
-    network = CellDenoiser(image_size=16, n_classes=2, widths=(16, 32), n_blocks=(1, 1))
+    network = CellDenoiser(
+        image_size=16,
+        n_classes=2,
+        widths=(16, 32),
+        n_blocks=(1, 1),
+        n_decoder_blocks=(1, 1),
+        n_shared_stages=n_shared_stages,
+    )
     raw = network(torch.randn(2, 3, 16, 16), torch.zeros(2), torch.tensor([0, 1]))
     assert raw.abs().max() == 0
 
 
-def test_bfloat16_agrees_to_about_two_digits():
-    denoise = small_network().as_denoiser()
-    inputs = (torch.randn(2, 3, 16, 16), torch.tensor([0.2, 1.0]), torch.tensor([0, 1]))
-    with torch.no_grad():
-        exact = denoise(*inputs)
-        fast = in_bfloat16(denoise, torch.device("cpu"))(*inputs)
-    assert (fast - exact).norm() / exact.norm() < 0.02
-    assert fast.dtype == torch.float32
+# The Wiener filter.
 
 
-def test_a_pass_is_counted_as_two_operations_for_each_multiplication():
-    one = count_flops(small_network())
-    assert count_flops(small_network(n_blocks=(2, 2))) > one
-    # The stem alone: 3x3 convolution of 48 -> 16 channels on a 4 x 4 grid of patches.
-    assert one > 2 * 9 * 48 * 16 * 16
+def test_the_wiener_filter_starts_at_zero_and_learns_at_once():
+    torch.manual_seed(0)
+    wiener = WienerFilter(n_patch=12, n_embedding=8)
+    patches, embedding = torch.randn(2, 12, 4, 4), torch.randn(2, 8)
+    filtered = wiener(patches, embedding)
+    assert filtered.abs().max() == 0
+    (filtered - patches).square().mean().backward()
+    assert wiener.synthesis.weight.grad.abs().max() > 0
+
+
+def test_the_wiener_filter_is_linear_in_the_patches_its_gains_set_by_the_embedding():
+    torch.manual_seed(0)
+    wiener = WienerFilter(n_patch=12, n_embedding=8)
+    torch.nn.init.normal_(wiener.synthesis.weight)
+    one, other = torch.randn(2, 2, 12, 4, 4)
+    level, another = torch.randn(2, 2, 8)
+    torch.testing.assert_close(
+        wiener(2 * one - 3 * other, level), 2 * wiener(one, level) - 3 * wiener(other, level)
+    )
+    # One patch at a time, the same whichever patch it is.
+    torch.testing.assert_close(
+        wiener(one[:, :, 1:2, 2:3], level), wiener(one, level)[:, :, 1:2, 2:3]
+    )
+    assert (wiener(one, level) - wiener(one, another)).abs().max() > 1e-2
+
+
+def test_the_wiener_filter_can_be_the_best_linear_denoiser_of_patches():
+    # Patches of variances v along orthonormal axes q: E[x|z] = q v / (v + sigma^2) q^T z.
+    torch.manual_seed(0)
+    n_patch, sigma = 12, 0.7
+    axes = torch.linalg.qr(torch.randn(n_patch, n_patch)).Q
+    gains = torch.linspace(0.1, 3, n_patch)
+    gains = gains / (gains + sigma**2)
+    wiener = WienerFilter(n_patch, n_embedding=1).requires_grad_(False)
+    wiener.analysis.weight.copy_(axes.T[:, :, None, None])
+    wiener.synthesis.weight.copy_(axes[:, :, None, None])
+    wiener.gain.bias.copy_(gains - 1)
+    patches = torch.randn(1, n_patch, 4, 4)
+    expected = torch.einsum("ij,bjhw->bihw", axes @ gains.diag() @ axes.T, patches)
+    torch.testing.assert_close(wiener(patches, torch.zeros(1, 1)), expected)
+
+
+@pytest.mark.parametrize("n_shared_stages", [1, 2, 3])
+def test_what_the_wiener_filter_adds_is_the_same_for_every_class(n_shared_stages):
+    network = small_network(n_shared_stages=n_shared_stages)
+    noised, sigmas = drawn(1)
+    labels = torch.arange(N_CLASSES + 1)
+    every = (noised.expand(len(labels), -1, -1, -1), sigmas.expand(len(labels)), labels)
+    with_filter = network(*every)
+    network.wiener.synthesis.weight.zero_()
+    network.wiener.synthesis.bias.zero_()
+    added = with_filter - network(*every)
+    assert added.abs().max() > 1e-2
+    torch.testing.assert_close(added, added[:1].expand_as(added), atol=1e-5, rtol=1e-5)
+
+
+# What is shared, and what is told.
+
+
+@pytest.mark.parametrize("n_shared_stages", range(5))
+def test_finishing_repeated_rows_is_one_undivided_pass_for_each_unit(n_shared_stages):
+    network = deep_network(n_shared_stages)
+    noised, sigmas = drawn(4)
+    rows = torch.tensor([3, 0, 0, 2, 0, 3])
+    labels = torch.tensor([0, 1, 2, N_CLASSES, 0, 2])
+    split = network.split(appearance="clean")
+    together = split.finish(split.share(noised, sigmas), rows, labels)
+    each = [
+        network.as_denoiser()(noised[[row]], sigmas[[row]], labels[[u]])
+        for u, row in enumerate(rows.tolist())
+    ]
+    torch.testing.assert_close(together, torch.cat(each), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_what_is_shared_knows_no_class_unless_nothing_is_shared(n_shared_stages):
+    # Make the network forget all classes: what is shared must stay as it was.
+    network = small_network(n_shared_stages=n_shared_stages)
+    noised, sigmas = drawn(2)
+    before, answer = network.share(noised, sigmas.log()), network(*drawn(2), torch.tensor([0, 1]))
+    network.embed_class.weight.zero_()
+    network.embed_appearance.weight.zero_()
+    after, forgot = network.share(noised, sigmas.log()), network(*drawn(2), torch.tensor([0, 1]))
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    # Where nothing is shared these are the inputs, without any feature of the encoder.
+    assert (len(before) == 2) == (n_shared_stages == 0)
+    # K outputs are the class's own without any embedding of it.
+    assert torch.equal(answer, forgot) == (n_shared_stages == 3)
+
+
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_the_encoder_sees_the_class_only_where_nothing_is_shared(n_shared_stages):
+    network = small_network(n_shared_stages=n_shared_stages)
+    seen = []
+    network.encoder[0][0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    noised, sigmas = drawn(1)
+    for label in range(2):
+        network(noised, sigmas.log(), torch.tensor([label]))
+    assert torch.equal(seen[0], seen[1]) == (n_shared_stages > 0)
+
+
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_the_class_changes_the_answer(n_shared_stages):
+    denoise = small_network(n_shared_stages=n_shared_stages).as_denoiser()
+    noised = torch.randn(1, 3, 16, 16).expand(4, -1, -1, -1)
+    denoised = denoise(noised, torch.ones(4), torch.tensor([0, 1, 2, N_CLASSES]))
+    distances = torch.cdist(denoised.flatten(1), denoised.flatten(1))
+    assert (distances + torch.eye(4) > 1e-3).all()
+
+
+def test_the_last_convolutions_k_outputs_are_the_classes_in_order():
+    network = silenced(small_network(n_shared_stages=3, patch_size=4))
+    # Each class's 48 patch channels say the number of the class.
+    network.output.bias.copy_(torch.arange(N_CLASSES + 1.0).repeat_interleave(3 * 4**2))
+    labels = torch.tensor([2, 0, N_CLASSES, 1, 1])
+    raw = network(*drawn(5), labels)
+    torch.testing.assert_close(raw, labels.float().view(-1, 1, 1, 1).expand(-1, 3, 16, 16))
+
+
+def test_clean_looks_and_unknown_looks_are_told_apart():
+    network = small_network()
+    noised, sigmas = drawn(2)
+    answers = [
+        denoised_by(network.split(appearance=look), noised, sigmas, torch.tensor([0, 1]))
+        for look in ("clean", "any")
+    ]
+    assert (answers[0] - answers[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("n_shared_stages", [0, 1])
+def test_a_clean_look_is_a_one_and_zeros_and_an_unknown_one_all_zeros(n_shared_stages):
+    network = small_network(n_shared_stages=n_shared_stages)
+    noised, sigmas = drawn(2)
+    shared, rows = network.share(noised, sigmas.log()), torch.arange(2)
+    numbers = torch.zeros(2, 1 + N_APPEARANCE)
+    for look, first in (("clean", 1.0), ("any", 0.0)):
+        numbers[:, 0] = first
+        of_numbers = network.finish(shared, rows, rows, numbers)
+        assert torch.equal(network.finish(shared, rows, rows, look), of_numbers)
+    numbers[:, 5] = 1.0
+    assert not torch.equal(network.finish(shared, rows, rows, numbers), of_numbers)
+
+
+def test_any_denoiser_is_a_split_one_that_shares_nothing():
+    problem = Mixtures.random(3, 2, 16, 0.5)
+    noised, labels = problem.sample(5)
+    sigmas = torch.linspace(0.1, 2, 5, dtype=torch.float64)
+    rows = torch.tensor([4, 4, 1])
+    whole = Whole(problem.denoise)
+    found = whole.finish(whole.share(noised, sigmas), rows, labels[:3])
+    assert torch.equal(found, problem.denoise(noised[rows], sigmas[rows], labels[:3]))
+
+
+# The head.
+
+
+def test_the_heads_answer_does_not_depend_on_the_batch():
+    network = small_network()
+    images, _ = drawn(9)
+    together = network.head_logits(images)
+    assert together.shape == (9, N_CLASSES)
+    assert network.features(images).shape == (9, N_FEATURES)
+    alone = torch.cat([network.head_logits(images[[i]]) for i in range(9)])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+    order = torch.tensor([3, 1, 8, 0, 2, 7, 6, 5, 4])
+    torch.testing.assert_close(network.head_logits(images[order]), together[order])
+    assert together.std(dim=0).min() > 1e-4  # it looks at the image
+
+
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_every_network_has_a_head_that_is_told_no_class(n_shared_stages):
+    network = small_network(n_shared_stages=n_shared_stages)
+    images, _ = drawn(2)
+    before = network.head_logits(images)
+    network.embed_class.weight[:N_CLASSES] += 1
+    assert torch.equal(network.head_logits(images), before)
+
+
+def test_the_heads_features_of_a_noised_image_are_among_what_is_shared():
+    network = small_network()
+    noised, sigmas = drawn(2)
+    _, features, *_ = network.share(noised, sigmas.log())
+    assert features.shape == (2, N_FEATURES)
+    assert (features[0] - features[1]).abs().max() > 1e-4
+
+
+# Precision.
+
+
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_bfloat16_agrees_to_about_two_digits(n_shared_stages):
+    network = small_network(n_shared_stages=n_shared_stages)
+    noised, sigmas = torch.randn(2, 3, 16, 16), torch.tensor([0.2, 1.0])
+    inputs = (noised, sigmas, torch.tensor([0, 1]))
+    exact = network.as_denoiser()(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        around = network.as_denoiser()(*inputs)
+    inside = denoised_by(network.split(appearance="clean", bfloat16=True), *inputs)
+    for fast in (around, inside):
+        assert 0 < (fast - exact).norm() / exact.norm() < 0.02
+        assert fast.dtype == torch.float32
+
+
+def test_half_precision_files_keep_the_answers(tiny_checkpoint, tmp_path):
+    header = load_checkpoint(tiny_checkpoint).header
+    network = small_network(image_size=32)
+    save_checkpoint(tmp_path, network, header)
+    loaded = load_checkpoint(tmp_path).network
+    noised, sigmas = drawn(3, side=32)
+    labels = torch.arange(3)
+    exact, kept = (n.as_denoiser()(noised, sigmas, labels) for n in (network, loaded))
+    assert 0 < (exact - kept).norm() / exact.norm() < 2e-3
+    logits, kept_logits = network.head_logits(noised), loaded.head_logits(noised)
+    assert (logits - kept_logits).norm() / logits.norm() < 5e-3
+
+
+# Cost.
+
+
+def test_operations_are_counted_as_by_hand():
+    # Two levels of 16 channels, on 4 x 4 patches and half of it; a multiplication with its
+    # addition is two.
+    def convolution(n_in, n_out, *, kernel=3, side=4):
+        return 2 * kernel**2 * n_in * n_out * side**2
+
+    n = 24  # embedding
+    network = small_network(
+        widths=(16, 16), n_blocks=(1, 1), n_decoder_blocks=(1, 1), n_embedding=n, patch_size=4
+    )
+    noise = 2 * 64 * n + 2 * n * n
+    fine, coarse = (2 * convolution(16, 16, side=s) + 2 * n * 2 * 16 for s in (4, 2))
+    down = convolution(16, 16, side=2)
+    encoder = noise + convolution(48, 16) + fine + down + coarse
+    lateral = sum(convolution(n_in, 16, kernel=k) for n_in in (16, 48) for k in (3, 1))
+    wiener = 2 * convolution(48, 48, kernel=1) + 2 * n * 48
+    up = convolution(16, 16, kernel=1, side=2)
+    told = noise + 2 * (1 + N_APPEARANCE) * n
+    features = 2 * 32 * N_FEATURES
+    flops = network.flops()
+    assert flops.trunk == encoder + features + lateral + wiener
+    assert flops.decoder == told + coarse + up + fine + convolution(16, 48)
+    assert flops.head == encoder + features + 2 * N_FEATURES * N_CLASSES
+    assert flops.forward == flops.trunk + flops.decoder
+
+
+def test_a_network_of_one_level_is_counted_as_by_hand():
+    # The same without a lateral, a way down or a way up.
+    n = 24
+    network = small_network(
+        widths=(16,), n_blocks=(1,), n_decoder_blocks=(1,), n_embedding=n, patch_size=4
+    )
+    noise = 2 * 64 * n + 2 * n * n
+    block = 2 * (2 * 9 * 16 * 16 * 16) + 2 * n * 2 * 16
+    wiener = 2 * (2 * 48 * 48 * 16) + 2 * n * 48
+    assert len(network.laterals) == 0
+    assert network.flops().trunk == (
+        noise + 2 * 9 * 48 * 16 * 16 + block + 2 * 16 * N_FEATURES + wiener
+    )
+
+
+def test_each_further_shared_stage_moves_operations_from_the_class_to_the_trunk():
+    flops = [deep_network(n).flops() for n in range(4)]
+    assert flops[0].trunk == 0
+    decoders, trunks = [f.decoder for f in flops], [f.trunk for f in flops]
+    assert decoders == sorted(decoders, reverse=True)
+    assert len(set(decoders)) == len(set(trunks)) == 4
+    assert trunks == sorted(trunks)
+    # A level that moves is paid once either way; where nothing is shared there is no noised head.
+    assert len({f.forward for f in flops[1:]}) == 1
+
+
+@pytest.mark.parametrize("n_shared_stages", STAGES)
+def test_trunk_and_decoder_together_are_an_undivided_pass(n_shared_stages):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = small_network(n_shared_stages=n_shared_stages)
+    noised, sigmas = drawn(1)
+    with FlopCounterMode(display=False) as counter:
+        network(noised, sigmas, torch.tensor([0]))
+    flops = network.flops()
+    assert flops.forward == flops.trunk + flops.decoder == counter.get_total_flops()

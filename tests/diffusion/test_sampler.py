@@ -65,6 +65,20 @@ def test_an_image_depends_on_its_own_seed_and_not_on_its_neighbours():
     torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_cells_are_drawn_with_the_look_of_the_training_set():
+    network = small_network()
+    scheduler = make_scheduler(network)
+
+    def drawn():
+        return sample_latents(network, scheduler, [0], [5], n_steps=4)
+
+    before = drawn()
+    network.embed_appearance.weight[:, 1:] += 1  # what other looks are told with
+    assert torch.equal(drawn(), before)
+    network.embed_appearance.weight[:, 0] += 1  # the 1 that says the look is known
+    assert not torch.equal(drawn(), before)
+
+
 def test_one_seed_is_one_noise():
     noise = draw_noise([3, 4, 3], (2, 2))
     assert torch.equal(noise[0], noise[2])

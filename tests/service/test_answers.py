@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusion.cell_classifier import CellClassifier
 from diffusion.checkpoint import load_checkpoint
-from diffusion.classifier import WEIGHTINGS
-from diffusion.classifier import classify as library_classify
 from diffusion.latents import framed, image_digest, latents_from_images
 from tests.service.conftest import cell_image, encoded
 
@@ -26,49 +26,43 @@ def verdict(response) -> dict:
 def test_the_answer_is_the_librarys_for_the_same_pixels(classify, tiny_checkpoint):
     checkpoint = load_checkpoint(tiny_checkpoint)
     pixels = np.asarray(framed(IMAGE, 32, crop_px=None))
-    expected = library_classify(
-        checkpoint.denoise,
-        latents_from_images(pixels[None]),
-        [image_digest(pixels)],
-        [0, 1, 2],
-        checkpoint.header.draw_plan,
-        weighting=WEIGHTINGS["robust"],
-        temperature=checkpoint.header.temperature,
-        seed=5,
+    (expected,) = CellClassifier.from_checkpoint(checkpoint).classify(
+        latents_from_images(pixels[None]), [image_digest(pixels)], seed=5
     )
     answer = verdict(classify(PNG, '{"seed": 5}'))
-    for prediction in answer["predictions"]:
-        k = checkpoint.class_names.index(prediction["class_name"])
-        assert prediction["probability"] == pytest.approx(expected.posteriors[0, k].item())
-        assert prediction["score"] == pytest.approx(expected.scores[0, k].item())
-        assert prediction["standard_error"] == pytest.approx(expected.standard_errors[0, k].item())
+    found = {p["class_name"]: p["probability"] for p in answer["predictions"]}
+    assert found == dict(expected.probabilities)
+    assert answer["predicted_class"] == expected.predicted_class
+    assert answer["log_odds"] == expected.log_odds
     assert answer["model"] == {"name": "tiny-random", "digest": checkpoint.digest}
 
 
-def test_predictions_are_ranked_and_add_up(classify):
-    answer = verdict(classify(PNG))
-    predictions = answer["predictions"]
-    assert [p["rank"] for p in predictions] == [1, 2, 3]
-    assert predictions == sorted(predictions, key=lambda p: -p["score"])
-    assert sum(p["probability"] for p in predictions) == pytest.approx(1)
-    assert answer["predicted_class"] == predictions[0]["class_name"]
-    assert answer["margin"] == predictions[0]["score"] - predictions[1]["score"]
-    assert answer["decided"] == (answer["margin"] > 2 * predictions[1]["standard_error"])
-
-
-def test_the_reply_says_what_it_cost_and_how_to_get_it_again(classify):
-    reply = classify(PNG, '{"seed": 9}').json()
-    assert reply["usage"]["forward_passes"] == 3 * 2 * 2 * 3  # classes, signs, blocks, levels
+def test_the_reply_says_what_it_cost_and_how_to_get_it_again(classify, tiny_checkpoint):
+    reply = classify(PNG, '{"seed": 9, "row": "generative"}').json()
+    # signs, blocks, levels; and classes
+    assert (reply["cost"]["trunk_passes"], reply["cost"]["class_passes"]) == (12, 36)
+    assert reply["cost"]["gflop"] > 0
     assert reply["usage"]["compute_time_ms"] > 0 <= reply["usage"]["queue_time_ms"]
-    provenance = reply["provenance"]
-    assert provenance["seed"] == 9
-    assert provenance["weighting"] == "robust"
-    assert (provenance["draw_plan"]["n_levels"], provenance["draw_plan"]["n_blocks"]) == (3, 2)
-    assert provenance["candidate_class_names"] == ["basophil", "eosinophil", "platelet"]
-    assert provenance["device"] == "cpu"
-    assert provenance["torch_version"] == torch.__version__
     pixels = np.asarray(framed(IMAGE, 32, crop_px=None))
-    assert provenance["image_digest"] == image_digest(pixels)
+    assert reply["provenance"] == {
+        "checkpoint_digest": load_checkpoint(tiny_checkpoint).digest,
+        "image_digest": image_digest(pixels),
+        "seed": 9,
+        "row": "generative",
+        "weighting": "robust",
+        "draw_plan": {
+            "log_snr_min": -1.0,
+            "log_snr_max": 6.0,
+            "n_levels": 3,
+            "n_blocks": 2,
+            "turned": False,
+            "density": None,
+        },
+        "candidate_class_names": ["basophil", "eosinophil", "platelet"],
+        "device": "cpu",
+        "precision": "bfloat16",
+        "torch_version": torch.__version__,
+    }
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another(classify):
@@ -89,41 +83,40 @@ def test_the_same_pixels_in_another_file_format_get_the_same_answer(classify):
     assert verdict(classify(PNG)) == verdict(classify(encoded(IMAGE, "TIFF"), name="cell.tif"))
 
 
-def test_a_subset_of_classes_is_renormalised_and_stated(classify):
-    whole = {p["class_name"]: p for p in verdict(classify(PNG))["predictions"]}
+def test_declared_classes_are_stated_in_the_answer(classify):
     answer = verdict(classify(PNG, '{"class_names": ["platelet", "basophil"]}'))
-    both = whole["platelet"]["probability"] + whole["basophil"]["probability"]
     assert {p["class_name"] for p in answer["predictions"]} == {"platelet", "basophil"}
-    for prediction in answer["predictions"]:
-        expected = whole[prediction["class_name"]]["probability"] / both
-        assert prediction["probability"] == pytest.approx(expected)
-    assert answer["provenance"]["candidate_class_names"] == ["platelet", "basophil"]
-    assert "holds among `platelet`, `basophil` only" in answer["warnings"][0]
+    assert sum(p["probability"] for p in answer["predictions"]) == pytest.approx(1)
+    assert answer["excluded_classes"] == ["eosinophil"]
+    assert answer["provenance"]["candidate_class_names"] == ["basophil", "platelet"]
+    assert "holds among `basophil`, `platelet` only" in answer["warnings"][0]
 
 
-@pytest.mark.parametrize(
-    ("options", "score_kind"),
-    [
-        ("{}", "calibrated"),
-        ('{"weighting": "robust", "n_levels": 3}', "calibrated"),
-        ('{"weighting": "elbo"}', "uncalibrated"),
-        ('{"n_blocks": 3}', "uncalibrated"),
-    ],
-)
-def test_only_the_checkpoints_own_plan_and_weighting_are_called_calibrated(
-    classify, options, score_kind
-):
-    answer = verdict(classify(PNG, options))
-    assert answer["score_kind"] == score_kind
-    told = any("not calibrated" in warning for warning in answer["warnings"])
-    assert told == (score_kind == "uncalibrated")
+def test_what_an_uncalibrated_model_cannot_say_is_null(classify):
+    answer = verdict(classify(PNG, '{"level": 0.5}'))
+    assert answer["is_calibrated"] is False
+    for name in ("prediction_set", "risk", "anomaly", "evidence_map"):
+        assert answer[name] is None
+    assert "promise no rate" in answer["warnings"][0]
 
 
-def test_one_block_has_no_standard_error_and_decides_nothing(classify):
-    answer = verdict(classify(PNG, '{"n_blocks": 1}'))
-    assert {p["standard_error"] for p in answer["predictions"]} == {None}
-    assert answer["decided"] is False
-    assert "nothing is decided" in answer["warnings"][-1]
+def test_every_option_goes_through(classify):
+    options = {
+        "class_names": ["platelet", "basophil"],
+        "row": "generative",
+        "n_blocks": 3,
+        "weighting": "elbo",
+        "level": 0.8,
+        "classwise": True,
+        "anomaly": False,
+        "evidence_map": True,
+        "seed": 2,
+        "framing": "whole",
+    }
+    answer = verdict(classify(PNG, json.dumps(options)))
+    assert answer["provenance"]["draw_plan"]["n_blocks"] == 3
+    assert answer["provenance"]["weighting"] == "elbo"
+    assert answer["evidence_map"]["png_base64"].startswith("iVBORw0KGgo")
 
 
 def test_the_region_that_was_looked_at_is_stated(classify):
@@ -180,7 +173,12 @@ def test_the_model_is_described(client, tiny_checkpoint):
     assert card["digest"] == load_checkpoint(tiny_checkpoint).digest
     assert card["class_names"] == ["basophil", "eosinophil", "platelet"]
     assert card["image_size"] == 32
-    assert card["forward_passes_per_classification"] == 36
+    assert card["forward_passes_per_classification"] == 37  # the head, and 12 draws of 3 classes
+    assert (card["weighting"], card["alpha"], card["false_alarm_rate"]) == ("robust", 0.05, 0.01)
+    assert not card["is_calibrated"]
+    assert not card["is_white_balanced"]
+    assert not card["finds_anomalies"]
+    assert [row["row"] for row in card["rows"]] == ["fused", "generative", "head"]
 
 
 def test_health_is_answered_to_both_conventions(client):

@@ -76,8 +76,16 @@ def test_a_misspelt_part_is_refused(client):
         ('{"sead": 1}', "/options/sead"),
         ('{"seed": -1}', "/options/seed"),
         ('{"seed": "1"}', "/options/seed"),
-        ('{"n_levels": 65}', "/options/n_levels"),
+        ('{"n_levels": 6}', "/options/n_levels"),  # the plan belongs to the calibration
+        ('{"n_blocks": 65}', "/options/n_blocks"),
         ('{"weighting": "uniform"}', "/options/weighting"),
+        ('{"weighting": "learned"}', "/options/weighting"),
+        ('{"row": "best"}', "/options/row"),
+        ('{"level": 1}', "/options/level"),
+        ('{"level": NaN}', "/options/level"),
+        ('{"risk": 0}', "/options/risk"),
+        ('{"anomaly": "yes"}', "/options/anomaly"),
+        ('{"evidence_map": 1}', "/options/evidence_map"),
         ('{"framing": "zoom"}', "/options/framing"),
         ('{"class_names": ["basophil"]}', "/options/class_names"),
         ('{"class_names": ["basophil", "basophil"]}', "/options/class_names"),
@@ -106,10 +114,30 @@ def test_a_crop_larger_than_the_image_is_refused_with_the_way_out(classify):
     assert 'set `framing` to "whole"' in problem["detail"]
 
 
-def test_more_work_than_a_request_may_ask_for_is_refused_before_it_starts(classify):
-    response = classify(PNG, '{"n_levels": 64, "n_blocks": 64}')
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"weighting": "elbo"}, "is for the row 'generative' only"),
+        ({"risk": 0.1}, "risk=0.1: no calibration cells vouch for a rate of wrong verdicts"),
+        ({"anomaly": True}, "has no reference cells to find anomalies with"),
+        ({"row": "head", "n_blocks": 2}, "the head races nothing"),
+    ],
+)
+def test_options_that_this_model_cannot_serve_are_refused_in_words(classify, options, words):
+    problem = assert_refused(classify(PNG, json.dumps(options)), 422, "unsupported_options")
+    assert words in problem["detail"]
+
+
+def test_more_work_than_a_request_may_ask_for_is_refused_before_it_starts(classify, monkeypatch):
+    from service import app
+
+    few = app.settings.model_copy(update={"max_forward_passes": 1200})
+    monkeypatch.setattr(app, "settings", few)
+    assert classify(PNG).status_code == 200
+    response = classify(PNG, '{"n_blocks": 64, "evidence_map": true}')
     problem = assert_refused(response, 422, "too_much_work")
-    assert "24,576 forward passes" in problem["detail"]
+    # the head, and 384 draws of 3 classes; the map evaluates 2 more
+    assert "takes 1,921 forward passes" in problem["detail"]
 
 
 @pytest.mark.parametrize("path", ["/v1/classifications", "/v1/generations"])
@@ -187,11 +215,11 @@ def test_the_frameworks_own_refusals_are_problem_documents(client, method, path,
 
 
 def test_a_fault_of_ours_is_a_500_without_internals(classify, monkeypatch):
-    from service import inference
+    from service import classification
 
     def fails(*arguments):
         raise RuntimeError("secret /srv/path")
 
-    monkeypatch.setattr(inference, "classify", fails)
+    monkeypatch.setattr(classification, "classify", fails)
     problem = assert_refused(classify(PNG), 500, "internal_error")
     assert "secret" not in json.dumps(problem)

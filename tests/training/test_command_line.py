@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from diffusion.checkpoint import load_checkpoint
@@ -40,12 +41,38 @@ def test_a_run_ends_with_a_checkpoint_that_evaluates(trained, tmp_path):
     )
     assert code == 0, output
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["balanced_accuracy"].keys() == {"estimate", "ci_low", "ci_high", "n"}
-    assert results["balanced_accuracy"]["n"] == 6
-    assert results["recall"].keys() == {"a", "b"}
-    assert results["class_names"] == ["a", "b"]
+    assert set(results["rows"]) == {"head", "generative", "fused"}
+    for of_row in results["rows"].values():
+        assert of_row["balanced_accuracy"].keys() == {"estimate", "ci_low", "ci_high", "n"}
+        assert of_row["balanced_accuracy"]["n"] == 6
+        assert of_row["recall"].keys() == {"a", "b"}
+    assert results["class_names"] == results["candidate_class_names"] == ["a", "b"]
     assert results["checkpoint_digest"] == load_checkpoint(base / "out").digest
-    assert "balanced accuracy" in output
+    for words in ("accuracy", "recall a", "recall b", "head", "generative", "fused"):
+        assert words in output
+
+
+def test_a_run_ends_with_a_classifier_fitted_on_what_it_kept_aside(trained):
+    base, _, _ = trained
+    header = load_checkpoint(base / "out").header
+    assert header.classifier.is_calibrated
+    assert header.classifier.facts["n_cells"] == 80 - header.n_training_images
+    assert len(header.background) == 3
+    assert all(0 < light < 1 for light in header.background)
+
+
+def test_an_evaluation_takes_declared_classes_and_halves(trained):
+    base, _, _ = trained
+    line = ("evaluate", "--checkpoint", base / "out", "--data", base / "cells", "--limit", 12)
+    code, output = run(*line, "--classes", "b, a", "--halves", 2)
+    assert code == 0, output
+    assert "2 random halves of 12 cells" in output
+    code, output = run(*line, "--anomaly")
+    assert code == 2
+    assert "no reference cells" in output
+    code, output = run(*line, "--classes", "a,c")
+    assert code == 2
+    assert "give at least two of a, b" in output
 
 
 def test_the_crop_of_a_recipe_can_be_changed_for_other_photographs(tmp_path):
@@ -55,7 +82,10 @@ def test_the_crop_of_a_recipe_can_be_changed_for_other_photographs(tmp_path):
         out = tmp_path / f"out-{crop_px}"
         code, output = run(*line, "--out", out, "--crop-px", crop_px)
         assert code == 0, output
-        assert load_checkpoint(out).header.crop_px == stored
+        header = load_checkpoint(out).header
+        assert header.crop_px == stored
+        # One step leaves all classes alike: said in the checkpoint, and no reason to lose it.
+        assert "train it longer" in header.classifier.facts["uncalibrated"]
     code, output = run(*line, "--out", tmp_path / "out", "--crop-px", -3)
     assert code == 2
     assert "crop_px=-3; give pixels, or None for the whole frame" in output
@@ -68,6 +98,29 @@ def test_a_finished_run_started_again_gives_the_same_checkpoint(trained):
     assert code == 0
     assert "Resuming at 320 images" in output
     assert load_checkpoint(base / "out").digest == before
+
+
+def test_a_run_goes_on_from_a_checkpoint_with_its_trunk_kept(trained, tmp_path):
+    base, _, _ = trained
+    line = ("run", "--recipe", "smoke_test", "--data", base / "cells", "--images", 32)
+    code, output = run(
+        *line, "--out", tmp_path / "out", "--init-from", base / "out", "--freeze-trunk"
+    )
+    assert code == 0, output
+    assert "tensors taken over" in output
+    before, after = (load_checkpoint(folder) for folder in (base / "out", tmp_path / "out"))
+    for kept, same in zip(
+        before.network.trunk_modules(), after.network.trunk_modules(), strict=True
+    ):
+        for weight, as_before in zip(kept.parameters(), same.parameters(), strict=True):
+            assert torch.equal(weight, as_before)
+    assert not torch.equal(before.network.output.weight, after.network.output.weight)
+    # The header says what it was, not where it lay.
+    assert after.header.training_config["init_from"] == "out"
+    assert after.header.training_config["freeze_trunk"] is True
+    code, output = run(*line, "--out", tmp_path / "none", "--init-from", tmp_path / "nowhere")
+    assert code == 2
+    assert "give a checkpoint folder" in output
 
 
 def test_held_out_cells_are_those_that_training_never_saw(trained, tmp_path):
@@ -90,15 +143,19 @@ def test_packaging_puts_the_checkpoint_into_the_model_store_once(trained, tmp_pa
     base, _, _ = trained
     digest = load_checkpoint(base / "out").digest
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    for _ in range(2):  # BentoML reads its home once in a process
-        done = subprocess.run(
-            [sys.executable, "-m", "training", "package", "--checkpoint", str(base / "out")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert f"cytoverity:{digest[:16]}" in " ".join(done.stdout.split())
+    # BentoML reads its home once in a process, so this takes another one.
+    twice = (
+        "import sys; from training.__main__ import app\n"
+        "for _ in range(2): app(['package', '--checkpoint', sys.argv[1]], standalone_mode=False)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", twice, str(base / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert " ".join(done.stdout.split()).count(f"cytoverity:{digest[:16]}") == 2
     stored = tmp_path / "bentoml" / "models" / "cytoverity" / digest[:16]
     assert load_checkpoint(stored).digest == digest
 
@@ -125,6 +182,10 @@ def test_drawing_makes_both_splits(tmp_path):
                 9,
             ),
             "Give --minutes or --images, not both",
+        ),
+        (
+            ("run", "--recipe", "tiny", "--data", "x", "--out", "y", "--freeze-trunk"),
+            "freeze_trunk without init_from would keep a random trunk",
         ),
         (("evaluate", "--checkpoint", "nowhere", "--data", "x"), "is not a folder"),
         (("package", "--checkpoint", "nowhere"), "is not a folder"),

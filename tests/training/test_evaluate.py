@@ -1,35 +1,24 @@
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from diffusion.cell_classifier import CellClassifier
 from diffusion.checkpoint import load_checkpoint
+from diffusion.classifier_settings import ROWS, ClassifierSettings
+from diffusion.conformal import AbstentionCalibration
+from diffusion.draws import DrawPlan
+from diffusion.latents import latents_from_images
+from diffusion.probability import Evidence, log_odds
 from studies.proportions import wilson
+from tests.conftest import TINY_CLASSES
 from tests.training.conftest import write_folder
-from training.calibration import fit_temperature
 from training.data import DataError, read_images
 from training.evaluate import evaluate, mean_of_proportions
-
-
-def test_the_temperature_of_simulated_scores_is_recovered():
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(20_000, 4, generator=generator, dtype=torch.float64)
-    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
-    for temperature in (0.02, 1.0, 250.0):
-        fitted = fit_temperature(logits * temperature, labels)
-        assert fitted == pytest.approx(temperature, rel=0.05)
-
-
-def test_showing_one_class_ten_times_as_often_leaves_the_temperature_where_it_was():
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.arange(300) % 3
-    scores = torch.randn(300, 3, generator=generator, dtype=torch.float64)
-    # Classes of different difficulty, so that their weights matter.
-    scores[torch.arange(300), labels] += torch.tensor([0.2, 1.0, 4.0])[labels].double()
-    often = torch.cat([torch.arange(300), *[torch.nonzero(labels == 2)[:, 0]] * 9])
-    once = fit_temperature(scores, labels)
-    assert fit_temperature(scores[often], labels[often]) == pytest.approx(once, rel=1e-3)
 
 
 def test_the_mean_of_one_proportion_is_that_proportion():
@@ -56,42 +45,209 @@ def test_a_perfect_score_still_has_an_interval():
     assert interval.ci_low < 0.9
 
 
-@pytest.fixture
-def cells(tmp_path):
-    return write_folder(tmp_path / "cells", {"eosinophil": 5, "platelet": 4})
-
-
-def test_an_evaluation_counts_every_cell_once(tiny_checkpoint, cells):
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint):
+    """The tiny checkpoint with classes that differ by more than rounding, and a short race."""
     checkpoint = load_checkpoint(tiny_checkpoint)
-    data = read_images(cells, 32)
-    result = evaluate(checkpoint, data)
-    assert result.confusion_matrix.sum() == 9
-    assert result.confusion_matrix.sum(axis=1).tolist() == [0, 5, 4]
-    assert set(result.recall) == {"eosinophil", "platelet"}
-    assert result.recall["platelet"].n_trials == 4
-    means = np.mean([p.estimate for p in result.recall.values()])
-    assert result.balanced_accuracy.estimate == pytest.approx(means)
-    assert result.data_digest == data.labelled_for(checkpoint.class_names).digest
-    json.dumps(result.as_json())
+    generator = torch.Generator().manual_seed(1)
+    checkpoint.network.embed_class.weight.copy_(3 * torch.randn(4, 32, generator=generator))
+    settings = ClassifierSettings.uncalibrated(3, DrawPlan(n_levels=2, n_blocks=2))
+    return with_settings(checkpoint, settings)
 
 
-def test_the_same_seed_gives_the_same_evaluation(tiny_checkpoint, cells):
-    checkpoint = load_checkpoint(tiny_checkpoint)
-    data = read_images(cells, 32)
-    first, second = (evaluate(checkpoint, data).log_loss for _ in range(2))
-    assert first == second
-    assert evaluate(checkpoint, data, seed=1).log_loss != first
+def with_settings(checkpoint, settings):
+    return replace(checkpoint, header=checkpoint.header.model_copy(update={"classifier": settings}))
 
 
-def test_the_work_of_an_image_is_passes_times_flops(tiny_checkpoint, cells):
-    from diffusion.network import count_flops
-
-    checkpoint = load_checkpoint(tiny_checkpoint)
-    result = evaluate(checkpoint, read_images(cells, 32, limit=2))
-    assert result.flops_per_image == 12 * 3 * count_flops(checkpoint.network)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cells") / "cells"
+    return read_images(write_folder(folder, {"eosinophil": 5, "platelet": 4}), 32)
 
 
-def test_a_class_that_the_checkpoint_does_not_know_is_refused(tiny_checkpoint, tmp_path):
+@pytest.fixture(scope="module")
+def result(checkpoint, data):
+    return evaluate(checkpoint, data)
+
+
+def table_of(result):
+    console = Console(width=200, file=io.StringIO())
+    console.print(result.as_table())
+    return console.file.getvalue()
+
+
+def test_every_row_counts_every_cell_once(result, data):
+    assert list(result.rows) == list(ROWS)
+    for of_row in result.rows.values():
+        assert of_row.confusion_matrix.sum(axis=1).tolist() == [0, 5, 4]
+        assert set(of_row.recall) == {"eosinophil", "platelet"}
+        assert of_row.recall["platelet"].n_trials == 4
+        means = np.mean([p.estimate for p in of_row.recall.values()])
+        assert of_row.balanced_accuracy.estimate == pytest.approx(means)
+        assert of_row.balanced_accuracy.n_trials == of_row.accuracy.n_trials == 9
+        assert of_row.accuracy.estimate == np.trace(of_row.confusion_matrix) / 9
+    assert result.data_digest == data.labelled_for(TINY_CLASSES).digest
+    assert result.balanced_accuracy == result.rows["fused"].balanced_accuracy
+
+
+def test_an_evaluation_repeats_the_verdicts_that_the_classifier_gives(checkpoint, data, result):
+    model = CellClassifier.from_checkpoint(checkpoint)
+    latents = latents_from_images(data.images)
+    labels = data.labelled_for(TINY_CLASSES).labels
+    for row in ROWS:
+        verdicts = model.classify(latents, data.digests, row=row)
+        confusion = np.zeros((3, 3), dtype=int)
+        for label, verdict in zip(labels, verdicts, strict=True):
+            confusion[label, TINY_CLASSES.index(verdict.best_class)] += 1
+        of_row = result.rows[row]
+        assert of_row.confusion_matrix.tolist() == confusion.tolist()
+        gflop = np.mean([verdict.cost.flops for verdict in verdicts]) / 1e9
+        assert of_row.gflop == pytest.approx(gflop)
+        true = [v.probabilities[TINY_CLASSES[k]] for k, v in zip(labels, verdicts, strict=True)]
+        assert of_row.calibration.nll.estimate == pytest.approx(-np.log(true).mean(), abs=1e-5)
+        holds = [TINY_CLASSES[k] in v.conforming_set for k, v in zip(labels, verdicts, strict=True)]
+        assert of_row.set_coverage.estimate == np.mean(holds)
+        assert of_row.set_size == np.mean([len(v.conforming_set) for v in verdicts])
+
+
+def test_the_same_seed_gives_the_same_evaluation(checkpoint, data, result):
+    def but_speed(result):
+        return {k: v for k, v in result.as_json().items() if k != "images_per_second"}
+
+    assert but_speed(evaluate(checkpoint, data)) == but_speed(result)
+    other = evaluate(checkpoint, data, seed=1)
+    assert other.seed == 1
+    for row in ("generative", "fused"):
+        nll = other.rows[row].calibration.nll.estimate
+        assert nll != result.rows[row].calibration.nll.estimate
+    assert other.rows["head"].calibration == result.rows["head"].calibration
+
+
+def test_the_json_of_an_evaluation_has_the_keys_that_tables_are_made_from(result):
+    found = json.loads(json.dumps(result.as_json()))
+    assert set(found) == {
+        *("rows", "class_names", "candidate_class_names", "flagged_as_anomalous"),
+        *("images_per_second", "data_digest", "checkpoint_digest", "weighting", "seed"),
+    }
+    assert set(found["rows"]) == {"head", "generative", "fused"}
+    for of_row in found["rows"].values():
+        assert set(of_row) == {
+            *("balanced_accuracy", "accuracy", "recall", "confusion_matrix", "calibration"),
+            *("abstention", "set", "gflop", "halves"),
+        }
+        assert set(of_row["balanced_accuracy"]) == {"estimate", "ci_low", "ci_high", "n"}
+        assert set(of_row["abstention"]) == {"risk", "given", "wrong_given"}
+        assert set(of_row["set"]) == {"level", "coverage", "mean_size"}
+        assert {"ece", "brier", "nll"} <= set(of_row["calibration"])
+    assert found["class_names"] == list(TINY_CLASSES)
+
+
+def test_the_table_shows_three_rows_of_evidence_side_by_side(result):
+    shown = table_of(result)
+    for words in (*ROWS, "balanced accuracy", "recall platelet", "90 % set holds the class"):
+        assert words in shown
+    assert "declared" not in shown
+    assert result.data_digest[:12] in shown
+
+
+# Declared candidates.
+
+
+def test_declared_candidates_restrict_the_verdicts_and_are_stated(checkpoint, data):
+    result = evaluate(checkpoint, data, candidates=["platelet", "eosinophil"])
+    assert result.candidate_class_names == ("eosinophil", "platelet")
+    assert result.class_names == TINY_CLASSES
+    assert result.as_json()["candidate_class_names"] == ["eosinophil", "platelet"]
+    for of_row in result.rows.values():
+        assert of_row.confusion_matrix[:, 0].sum() == 0
+        assert of_row.confusion_matrix.sum() == 9
+    assert "declared candidates eosinophil, platelet" in table_of(result)
+    of_all = evaluate(checkpoint, data, candidates=list(TINY_CLASSES))
+    for row in ROWS:
+        free, restricted = of_all.rows[row].calibration, result.rows[row].calibration
+        # Among fewer classes the true one is the more probable.
+        assert restricted.nll.estimate < free.nll.estimate
+
+
+def test_a_class_in_the_data_that_was_not_declared_is_refused(checkpoint, data):
+    with pytest.raises(DataError, match="holds platelet, which was not declared; declare every"):
+        evaluate(checkpoint, data, candidates=["eosinophil", "basophil"])
+
+
+@pytest.mark.parametrize(
+    "declared", [["eosinophil", "blast"], ["eosinophil"], ["platelet", "platelet"]]
+)
+def test_unknown_or_too_few_declared_classes_are_refused(checkpoint, data, declared):
+    with pytest.raises(DataError, match="give at least two of basophil, eosinophil, platelet"):
+        evaluate(checkpoint, data, candidates=declared)
+
+
+def test_a_class_that_the_checkpoint_does_not_know_is_refused(checkpoint, tmp_path):
     data = read_images(write_folder(tmp_path / "other", {"platelet": 2, "blast": 2}), 32)
     with pytest.raises(DataError, match="does not know blast"):
-        evaluate(load_checkpoint(tiny_checkpoint), data)
+        evaluate(checkpoint, data)
+
+
+def test_no_images_are_refused(checkpoint, data):
+    with pytest.raises(DataError, match="no image to evaluate on"):
+        evaluate(checkpoint, data.where(data.labels > 5))
+
+
+# Halves, abstention, anomaly.
+
+
+@pytest.fixture(scope="module")
+def of_every_class(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("all") / "cells"
+    return read_images(write_folder(folder, dict.fromkeys(TINY_CLASSES, 6), seed=1), 32)
+
+
+def test_halves_are_measured_on_request_only(checkpoint, of_every_class, result):
+    assert all(of_row.halves is None for of_row in result.rows.values())
+    halved = evaluate(checkpoint, of_every_class, n_halves=4)
+    for of_row in halved.rows.values():
+        assert of_row.halves.n_halves == 4
+        assert of_row.halves.n_cells == 18
+        assert 0 <= of_row.halves.coverage.mean <= 1
+        assert of_row.as_json()["halves"]["level"] == 0.9
+
+
+def test_halves_of_cells_without_every_class_are_refused(checkpoint, data):
+    with pytest.raises(DataError, match=r"hold no .*evaluate without --halves"):
+        evaluate(checkpoint, data, n_halves=4)
+
+
+def test_anomaly_is_refused_without_reference_cells(checkpoint, data):
+    with pytest.raises(DataError, match=r"no reference cells .*evaluate without --anomaly"):
+        evaluate(checkpoint, data, anomaly=True)
+
+
+def test_an_uncalibrated_checkpoint_withholds_nothing(result):
+    for of_row in result.rows.values():
+        assert of_row.risk is None
+        assert of_row.given.estimate == 1
+        assert of_row.wrong_given.estimate == pytest.approx(1 - of_row.accuracy.estimate)
+
+
+def test_the_checkpoints_own_rule_is_measured(checkpoint, of_every_class):
+    rows = dict(checkpoint.header.classifier.rows)
+    posterior = rows["head"].posterior.model_copy(update={"head_scale": 50.0})
+    model = CellClassifier.from_checkpoint(checkpoint)
+    head, _ = model.head_answers(latents_from_images(of_every_class.images))
+    log_p = posterior.log_probabilities(Evidence(head=head))
+    odds = log_odds(log_p).max(axis=1)
+    # Calibration cells below the median were all wrong, so about half of these are withheld.
+    wrong = (float(np.round(np.median(odds), 6)) - 0.05,) * 200
+    abstention = AbstentionCalibration(right=(20.0,) * 200, wrong=wrong, n_classes=3)
+    rows["head"] = rows["head"].model_copy(
+        update={"posterior": posterior, "abstention": abstention, "default_risk": 0.1}
+    )
+    settings = checkpoint.header.classifier.model_copy(update={"rows": rows})
+    of_row = evaluate(with_settings(checkpoint, settings), of_every_class).rows["head"]
+    is_given = odds >= abstention.rule(0.1).log_odds_min
+    labels = of_every_class.labelled_for(TINY_CLASSES).labels
+    n_wrong = int((log_p.argmax(axis=1) != labels)[is_given].sum())
+    assert of_row.risk == 0.1
+    assert 0 < is_given.sum() < 18
+    assert of_row.given == wilson(int(is_given.sum()), 18)
+    assert of_row.wrong_given == wilson(n_wrong, int(is_given.sum()))

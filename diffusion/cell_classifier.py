@@ -1,0 +1,413 @@
+"""The whole classifier: head, race, calibrated verdict, anomaly.
+
+Three rows, always reported apart: `head` alone, `generative` alone (a race of all candidates), and
+`fused` (the head proposes, a short race of what it leaves verifies, a calibrated sum decides).
+
+Shapes: B images, K classes of the model, F features of the head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion.anomaly import Measurements, assess, error_profiles
+from diffusion.checkpoint import Checkpoint
+from diffusion.classifier_settings import ClassifierSettings, RowSettings
+from diffusion.conformal import AbstentionRule
+from diffusion.draws import DrawPlan, keyed_draws
+from diffusion.network import CellDenoiser, Flops, PreconditionedNetwork
+from diffusion.packing import noised_latents, race_many, turned_latents, unit_errors
+from diffusion.probability import Evidence, Row
+from diffusion.racing import RaceResult
+from diffusion.schedule import sigmas_from_log_snr
+from diffusion.verdict import Anomaly, Cost, Verdict, give_verdict
+from diffusion.weighting import WEIGHTINGS, Weighting
+from diffusion.white_balance import white_balanced
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What was seen of B images, before any calibration."""
+
+    head: Array | None
+    """Log-probabilities of the head; None for the row `generative`. (B, K)"""
+    features: Array | None
+    """Last hidden layer of the head. (B, F)"""
+    races: list[RaceResult] | None
+    """One for each image; None for the row `head`."""
+    flops: Array
+    """Floating-point operations of each image. (B,)"""
+    n_classes: int
+    """K"""
+
+    @property
+    def evidence(self) -> Evidence:
+        """The same as columns of the model's classes."""
+        if self.races is None:
+            return Evidence(head=self.head)
+        scores = np.full((len(self.races), self.n_classes), np.nan)
+        errors = np.zeros(scores.shape)
+        for i, race in enumerate(self.races):
+            labels = list(race.class_labels)
+            scores[i, labels] = race.scores.numpy()
+            errors[i, labels] = race.standard_errors.numpy()
+        known = np.isfinite(errors).all()
+        return Evidence(scores=scores, standard_errors=errors if known else None, head=self.head)
+
+
+class CellClassifier:
+    """A network with its settings; what it answers depends on an image's pixels and the seed."""
+
+    def __init__(
+        self,
+        network: CellDenoiser,
+        settings: ClassifierSettings,
+        class_names: Sequence[str],
+        *,
+        background: Sequence[float] | None,
+        bfloat16: bool = True,
+    ) -> None:
+        self.network, self.settings = network, settings
+        self.class_names = tuple(class_names)
+        self.background = None if background is None else torch.tensor(list(background))
+        self.bfloat16 = bfloat16
+        self.split: PreconditionedNetwork = network.split(
+            appearance=settings.appearance, bfloat16=bfloat16
+        )
+        self.flops: Flops = network.flops()
+
+    @staticmethod
+    def from_checkpoint(checkpoint: Checkpoint, *, bfloat16: bool = True) -> "CellClassifier":
+        """The classifier that a checkpoint describes."""
+        header = checkpoint.header
+        return CellClassifier(
+            checkpoint.network,
+            header.classifier,
+            header.class_names,
+            background=header.background,
+            bfloat16=bfloat16,
+        )
+
+    # --- looking
+
+    def prepared(self, latents: Tensor) -> Tensor:
+        """The images under the light of the training set. (B, C, H, W)"""
+        if self.background is None:
+            return latents
+        return white_balanced(latents, self.background.to(latents))
+
+    @torch.no_grad()
+    def head_answers(self, prepared: Tensor) -> tuple[Array, Array]:
+        """Log-probabilities (B, K) and features (B, F) of the head, mean over its views."""
+        n_views = self.settings.head_views
+        views = [torch.full((len(prepared),), 3 * view % 8) for view in range(n_views)]
+        features, logits = [], []
+        for turns in views:
+            shown = turned_latents(prepared, turns) if int(turns[0]) else prepared
+            with self.split.precision(prepared.device):
+                seen = self.network.features(shown)
+                logits.append(self.network.head(seen).float().log_softmax(dim=1))
+            features.append(seen.float())
+        mean = torch.logsumexp(torch.stack(logits), dim=0) - np.log(n_views)
+        return (
+            mean.double().cpu().numpy(),
+            torch.stack(features).mean(dim=0).double().cpu().numpy(),
+        )
+
+    def look(
+        self,
+        prepared: Tensor,
+        image_digests: Sequence[str],
+        *,
+        row: Row = "fused",
+        candidates: Sequence[int] | None = None,
+        max_blocks: int | None = None,
+        weighting: Weighting | None = None,
+        plan: DrawPlan | None = None,
+        alpha: float | None = None,
+        seed: int = 0,
+        micro_batch: int = 256,
+    ) -> Looked:
+        """The evidence on some images.
+
+        Args:
+            prepared: from `prepared`. (B, C, H, W)
+            image_digests: one for each image; keys its noise.
+            row: `head` races nothing, `generative` asks the head nothing that decides.
+            candidates: labels of the classes in question; all of them by default.
+            max_blocks: budget of each race; the settings' own by default.
+            weighting, plan, alpha: other than the settings'.
+            seed: another seed draws other noise.
+            micro_batch: most units in one batch.
+        """
+        settings = self.settings
+        labels = list(candidates if candidates is not None else range(len(self.class_names)))
+        n_classes = len(self.class_names)
+        flops = np.zeros(len(prepared))
+        head, features = None, None
+        if row == "generative":
+            racing = [labels] * len(prepared)
+            max_blocks = max_blocks or settings.generative_blocks
+        else:
+            head, features = self.head_answers(prepared)
+            flops += self.flops.head * settings.head_views
+            racing = [self._left_by_head(of_image, labels) for of_image in head]
+            max_blocks = max_blocks or settings.fused_blocks
+        if row == "head":
+            return Looked(
+                head=head, features=features, races=None, flops=flops, n_classes=n_classes
+            )
+        races = race_many(
+            self.split,
+            prepared,
+            image_digests,
+            racing,
+            plan or settings.draw_plan,
+            weighting=weighting or settings.weighting_function,
+            alpha=settings.alpha if alpha is None else alpha,
+            max_blocks=max_blocks,
+            prior=settings.variance_prior,
+            seed=seed,
+            micro_batch=micro_batch,
+        )
+        for i, race in enumerate(races):
+            flops[i] += race.n_trunk_passes * self.flops.trunk
+            flops[i] += race.n_class_passes * self.flops.decoder
+        return Looked(head=head, features=features, races=races, flops=flops, n_classes=n_classes)
+
+    def _left_by_head(self, log_probabilities: Array, labels: list[int]) -> list[int]:
+        """Candidates that the head finds plausible, best first; two at least."""
+        posterior = self.settings.rows["head"].posterior
+        among = posterior.log_probabilities(
+            Evidence(head=log_probabilities[None]), candidates=labels
+        )[0]
+        order = sorted(labels, key=lambda k: -among[k])
+        plausible = [k for k in order if among[k] >= np.log(max(self.settings.prune_below, 1e-300))]
+        return plausible if len(plausible) >= 2 else order[:2]
+
+    def profiles(
+        self,
+        prepared: Tensor,
+        image_digests: Sequence[str],
+        class_labels: Sequence[int],
+        *,
+        seed: int = 0,
+        micro_batch: int = 256,
+    ) -> Array:
+        """Denoising error of each image under one class, by level of the anomaly plan. (B, L)"""
+        plan = self.settings.anomaly_plan
+        split = self.network.split(appearance="clean", bfloat16=self.bfloat16)
+        edges = np.linspace(plan.log_snr_min, plan.log_snr_max, plan.n_levels + 1)
+        at_once = max(1, micro_batch // plan.n_draws)
+        errors, levels = [], []
+        for start in range(0, len(prepared), at_once):
+            images = range(start, min(start + at_once, len(prepared)))
+            draws = [
+                keyed_draws(
+                    plan, tuple(prepared.shape[1:]), seed=seed, image_digest=image_digests[i]
+                )
+                for i in images
+            ]
+            log_snr = torch.cat([d.log_snr for d in draws])
+            sigmas = sigmas_from_log_snr(log_snr).to(prepared)
+            clean = prepared[images.start : images.stop].repeat_interleave(plan.n_draws, dim=0)
+            if plan.turned:
+                clean = turned_latents(clean, torch.cat([d.turns for d in draws]))
+            noise = torch.cat([d.noise for d in draws]).to(prepared)
+            labels = torch.tensor([class_labels[i] for i in images], device=prepared.device)
+            with torch.no_grad():
+                found = unit_errors(
+                    split,
+                    clean,
+                    noised_latents(clean, sigmas, noise),
+                    sigmas,
+                    torch.arange(len(clean), device=prepared.device),
+                    labels.repeat_interleave(plan.n_draws),
+                )
+            errors.append(found.view(len(images), -1))
+            levels.append(log_snr.view(len(images), -1))
+        n_dimensions = prepared[0].numel()
+        return error_profiles(torch.cat(errors), torch.cat(levels), edges, n_dimensions)
+
+    def measurements(
+        self,
+        prepared: Tensor,
+        image_digests: Sequence[str],
+        looked: Looked,
+        log_probabilities: Array,
+        *,
+        seed: int = 0,
+    ) -> Measurements:
+        """What the anomaly score looks at."""
+        best = log_probabilities.argmax(axis=1).tolist()
+        features = looked.features
+        if features is None:
+            _, features = self.head_answers(prepared)
+        return Measurements(
+            profiles=self.profiles(prepared, image_digests, best, seed=seed),
+            features=features,
+            posteriors=np.exp(log_probabilities),
+        )
+
+    # --- deciding
+
+    def classify(
+        self,
+        latents: Tensor,
+        image_digests: Sequence[str],
+        *,
+        row: Row = "fused",
+        candidates: Sequence[int] | None = None,
+        max_blocks: int | None = None,
+        weighting: str | None = None,
+        level: float = 0.9,
+        classwise: bool = False,
+        risk: float | None = None,
+        anomaly: bool = False,
+        seed: int = 0,
+        micro_batch: int = 256,
+    ) -> list[Verdict]:
+        """One verdict for each image; see `judge` for the options."""
+        verdicts, _ = self.judge(
+            latents,
+            image_digests,
+            row=row,
+            candidates=candidates,
+            max_blocks=max_blocks,
+            weighting=weighting,
+            level=level,
+            classwise=classwise,
+            risk=risk,
+            anomaly=anomaly,
+            seed=seed,
+            micro_batch=micro_batch,
+        )
+        return verdicts
+
+    def judge(
+        self,
+        latents: Tensor,
+        image_digests: Sequence[str],
+        *,
+        row: Row = "fused",
+        candidates: Sequence[int] | None = None,
+        max_blocks: int | None = None,
+        weighting: str | None = None,
+        level: float = 0.9,
+        classwise: bool = False,
+        risk: float | None = None,
+        anomaly: bool = False,
+        seed: int = 0,
+        micro_batch: int = 256,
+    ) -> tuple[list[Verdict], Looked]:
+        """One verdict for each image, and what all of them rest on.
+
+        Args:
+            latents: clean images. (B, C, H, W)
+            image_digests: one for each image; keys its noise.
+            row: what decides.
+            candidates: labels of at least two classes that a laboratory declared; stated in the
+                verdict. All of them by default.
+            max_blocks: budget of each race.
+            weighting: `elbo` or `robust` instead of the checkpoint's own, for the row
+                `generative`; its probabilities are then not calibrated.
+            level: of the prediction set.
+            classwise: whether the set's level holds within each class.
+            risk: largest rate of wrong verdicts among those that are not withheld; the
+                checkpoint's own by default.
+            anomaly: also measure how unlike the reference cells the image is.
+            seed: another seed draws other noise.
+            micro_batch: most units in one batch.
+
+        Raises:
+            ValueError: for a bad option; the message says which.
+        """
+        settings = self.settings
+        if weighting is not None and row != "generative":
+            raise ValueError(
+                f"weighting={weighting!r} with row={row!r}; another weighting is for the row "
+                "'generative' only, as the fused row was calibrated with its own."
+            )
+        if anomaly and settings.anomaly is None:
+            raise ValueError(
+                "This checkpoint has no reference cells to find anomalies with; fit it again on at "
+                "least twenty held-out cells of each class, or ask without `anomaly`."
+            )
+        calibrations = settings.rows[row]
+        if weighting is not None and weighting != settings.weighting_name:
+            plain = ClassifierSettings.uncalibrated(len(self.class_names), settings.draw_plan)
+            calibrations = plain.rows[row]
+        rule = _abstention_rule(calibrations, risk)
+        prepared = self.prepared(latents)
+        looked = self.look(
+            prepared,
+            image_digests,
+            row=row,
+            candidates=candidates,
+            max_blocks=max_blocks,
+            weighting=None if weighting is None else WEIGHTINGS[weighting],
+            seed=seed,
+            micro_batch=micro_batch,
+        )
+        log_probabilities = calibrations.posterior.log_probabilities(
+            looked.evidence, candidates=candidates
+        )
+        anomalies: list[Anomaly | None] = [None] * len(prepared)
+        n_profile = 0
+        if anomaly and settings.anomaly is not None:
+            seen = self.measurements(prepared, image_digests, looked, log_probabilities, seed=seed)
+            anomalies = [
+                Anomaly(p_value=a.p_value, alarm_rate=settings.false_alarm_rate)
+                for a in assess(settings.anomaly, seen)
+            ]
+            n_profile = settings.anomaly_plan.n_draws
+        verdicts = [
+            give_verdict(
+                looked.evidence.take(np.array([i])),
+                model_class_names=self.class_names,
+                posterior=calibrations.posterior,
+                conformal=calibrations.conformal,
+                cost=self._cost(looked, i, n_profile),
+                weighting=weighting or settings.weighting_name,
+                seed=seed,
+                image_digest=image_digests[i],
+                level=level,
+                classwise=classwise,
+                candidates=candidates,
+                undecided=() if looked.races is None else looked.races[i].undecided,
+                abstention=rule,
+                anomaly=anomalies[i],
+            )
+            for i in range(len(prepared))
+        ]
+        return verdicts, looked
+
+    def _cost(self, looked: Looked, i: int, n_profile: int) -> Cost:
+        race = None if looked.races is None else looked.races[i]
+        views = self.settings.head_views
+        # The generative row asks the head for its features only where anomaly is measured.
+        n_late = views if looked.features is None and n_profile else 0
+        n_head = n_late if looked.features is None else views
+        return Cost(
+            trunk_passes=n_head + n_profile + (race.n_trunk_passes if race else 0),
+            class_passes=n_profile + (race.n_class_passes if race else 0),
+            flops=int(looked.flops[i]) + n_late * self.flops.head + n_profile * self.flops.forward,
+        )
+
+
+def _abstention_rule(calibrations: RowSettings, risk: float | None) -> AbstentionRule | None:
+    if calibrations.abstention is None:
+        if risk is not None:
+            raise ValueError(
+                f"risk={risk:g}, but no calibration cells vouch for a rate of wrong verdicts here; "
+                "ask without `risk`."
+            )
+        return None
+    wanted = calibrations.default_risk if risk is None else risk
+    return None if wanted is None else calibrations.abstention.rule(wanted)
