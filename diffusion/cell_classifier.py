@@ -8,6 +8,7 @@ Shapes: B images, K classes of the model, F features of the head.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from diffusion.anomaly import Measurements, assess, error_profiles
 from diffusion.checkpoint import Checkpoint
+from diffusion.classifier import paired_class_errors
 from diffusion.classifier_settings import ClassifierSettings, RowSettings
 from diffusion.conformal import AbstentionRule
 from diffusion.draws import DrawPlan, keyed_draws
 from diffusion.network import CellDenoiser, Flops, PreconditionedNetwork
-from diffusion.packing import noised_latents, race_many, turned_latents, unit_errors
+from diffusion.packing import race_many, turned_latents
 from diffusion.probability import Evidence, Row
 from diffusion.racing import RaceResult
 from diffusion.schedule import sigmas_from_log_snr
@@ -202,38 +204,22 @@ class CellClassifier:
     ) -> Array:
         """Denoising error of each image under one class, by level of the anomaly plan. (B, L)"""
         plan = self.settings.anomaly_plan
-        split = self.network.split(appearance="clean", bfloat16=self.bfloat16)
+        draws = [
+            keyed_draws(plan, tuple(prepared.shape[1:]), seed=seed, image_digest=digest)
+            for digest in image_digests
+        ]
+        log_snr = torch.stack([d.log_snr for d in draws])
+        errors = paired_class_errors(
+            self.network.split(appearance="clean", bfloat16=self.bfloat16),
+            prepared,
+            sigmas_from_log_snr(log_snr).to(prepared),
+            torch.stack([d.noise for d in draws]).to(prepared),
+            torch.tensor(list(class_labels), device=prepared.device)[:, None],
+            turns=torch.stack([d.turns for d in draws]) if plan.turned else None,
+            micro_batch=micro_batch,
+        )
         edges = np.linspace(plan.log_snr_min, plan.log_snr_max, plan.n_levels + 1)
-        at_once = max(1, micro_batch // plan.n_draws)
-        errors, levels = [], []
-        for start in range(0, len(prepared), at_once):
-            images = range(start, min(start + at_once, len(prepared)))
-            draws = [
-                keyed_draws(
-                    plan, tuple(prepared.shape[1:]), seed=seed, image_digest=image_digests[i]
-                )
-                for i in images
-            ]
-            log_snr = torch.cat([d.log_snr for d in draws])
-            sigmas = sigmas_from_log_snr(log_snr).to(prepared)
-            clean = prepared[images.start : images.stop].repeat_interleave(plan.n_draws, dim=0)
-            if plan.turned:
-                clean = turned_latents(clean, torch.cat([d.turns for d in draws]))
-            noise = torch.cat([d.noise for d in draws]).to(prepared)
-            labels = torch.tensor([class_labels[i] for i in images], device=prepared.device)
-            with torch.no_grad():
-                found = unit_errors(
-                    split,
-                    clean,
-                    noised_latents(clean, sigmas, noise),
-                    sigmas,
-                    torch.arange(len(clean), device=prepared.device),
-                    labels.repeat_interleave(plan.n_draws),
-                )
-            errors.append(found.view(len(images), -1))
-            levels.append(log_snr.view(len(images), -1))
-        n_dimensions = prepared[0].numel()
-        return error_profiles(torch.cat(errors), torch.cat(levels), edges, n_dimensions)
+        return error_profiles(errors[..., 0], log_snr, edges, prepared[0].numel())
 
     def measurements(
         self,
@@ -258,36 +244,10 @@ class CellClassifier:
     # --- deciding
 
     def classify(
-        self,
-        latents: Tensor,
-        image_digests: Sequence[str],
-        *,
-        row: Row = "fused",
-        candidates: Sequence[int] | None = None,
-        max_blocks: int | None = None,
-        weighting: str | None = None,
-        level: float = 0.9,
-        classwise: bool = False,
-        risk: float | None = None,
-        anomaly: bool = False,
-        seed: int = 0,
-        micro_batch: int = 256,
+        self, latents: Tensor, image_digests: Sequence[str], **options: Any
     ) -> list[Verdict]:
-        """One verdict for each image; see `judge` for the options."""
-        verdicts, _ = self.judge(
-            latents,
-            image_digests,
-            row=row,
-            candidates=candidates,
-            max_blocks=max_blocks,
-            weighting=weighting,
-            level=level,
-            classwise=classwise,
-            risk=risk,
-            anomaly=anomaly,
-            seed=seed,
-            micro_batch=micro_batch,
-        )
+        """One verdict for each image; the options are those of `judge`."""
+        verdicts, _ = self.judge(latents, image_digests, **options)
         return verdicts
 
     def judge(

@@ -43,7 +43,7 @@ def paired_class_errors(
         latents: clean images. (B, *)
         sigmas: noise levels, in the units of `latents`. (B, N)
         noise: standard normal draws. (B, N, *)
-        class_labels: candidate classes. (K,)
+        class_labels: candidate classes, the same for all images or of each. (K,) or (B, K)
         turns: symmetry of the square in which each draw sees its image, 0..7. (B, N)
         micro_batch: most units (one draw under one class) in one call; at least one draw is.
 
@@ -53,8 +53,10 @@ def paired_class_errors(
     Source: Li et al. (2023), "Your diffusion model is secretly a zero-shot classifier", Alg. 1.
     """
     n_images, n_draws = sigmas.shape
+    of_image = class_labels.expand(n_images, class_labels.shape[-1])
+    n_classes = of_image.shape[1]
     errors = []
-    n_rows = max(micro_batch // len(class_labels), 1)
+    n_rows = max(micro_batch // n_classes, 1)
     for rows in torch.split(torch.arange(n_images * n_draws), n_rows):
         image, draw = rows // n_draws, rows % n_draws
         clean = latents[image]
@@ -65,11 +67,11 @@ def paired_class_errors(
             clean,
             noised_latents(clean, sigmas[image, draw], noise[image, draw]),
             sigmas[image, draw],
-            torch.arange(len(rows), device=clean.device).repeat_interleave(len(class_labels)),
-            class_labels.repeat(len(rows)),
+            torch.arange(len(rows), device=clean.device).repeat_interleave(n_classes),
+            of_image[image].flatten(),
         )
         errors.append(of_rows)
-    return torch.cat(errors).view(n_images, n_draws, len(class_labels))
+    return torch.cat(errors).view(n_images, n_draws, n_classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -182,7 +182,7 @@ class CellDenoiser(ModelMixin, ConfigMixin):
     are the levels of the decoder from coarse to fine, the last is the output convolution:
     0 conditions everything on the class, 1 (the default) the decoder, one more each time a level
     less, and `len(widths) + 1` is a shared network whose last convolution has an output a class.
-    docs/notes/conditioning.md compares them.
+    benchmarks/conditioning.py compares them.
     """
 
     config_name = "config.json"

@@ -6,7 +6,7 @@ second half gives conformal scores and abstention; anomaly references come from 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -235,7 +235,7 @@ def _altered(
         none = np.zeros(0, dtype=np.intp)
         return _prepared(classifier, data, device).take(none)
     generator = torch.Generator().manual_seed(plan.seed + 1)
-    strongest = Augmentation(**{**_fields(look), "strong_fraction": 1.0, "balanced_fraction": 0.0})
+    strongest = replace(look, strong_fraction=1.0, balanced_fraction=0.0)
     latents, _ = augmented(latents_from_images(data.images), generator, strongest, background)
     images = images_from_latents(latents)
     return Cells(
@@ -243,10 +243,6 @@ def _altered(
         digests=tuple(image_digest(image) for image in images),
         labels=data.labels,
     )
-
-
-def _fields(look: Augmentation) -> dict[str, Any]:
-    return {name: getattr(look, name) for name in look.__dataclass_fields__}
 
 
 def _first_of_each(cells: Cells, n: int) -> Cells:
