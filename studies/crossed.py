@@ -4,6 +4,8 @@ The answers to one case are alike (some cells are easy), and so are the answers 
 readers are good). An interval that counts judgements as independent misses both.
 
 R readers, N cases; `correct` is a readers × cases table. (R, N)
+
+Other figures of merit, several modalities, groups of readers and tables with gaps: `studies.mrmc`.
 """
 
 from dataclasses import dataclass

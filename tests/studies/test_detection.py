@@ -2,8 +2,19 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
-from studies.detection import criterion, d_prime, detection
+from studies.detection import (
+    criterion,
+    crossed_detection,
+    d_prime,
+    d_prime_of_forced_choice,
+    detection,
+    forced_choice_by_place,
+    log_beta,
+    paired_forced_choice,
+    reader_population,
+)
 
 Z = NormalDist().inv_cdf
 
@@ -60,3 +71,279 @@ def test_a_reader_who_saw_one_kind_only_is_refused_with_advice():
 def test_a_level_in_percent_is_refused_with_advice():
     with pytest.raises(ValueError, match=r"give a fraction such as 0\.95"):
         detection(8, 2, 3, 7, confidence_level=95)
+
+
+# Risk ratios of 13 tuberculosis trials: ill and not, vaccinated and not. metafor's `dat.bcg`.
+BCG = np.array(
+    [
+        (4, 119, 11, 128),
+        (6, 300, 29, 274),
+        (3, 228, 11, 209),
+        (62, 13536, 248, 12619),
+        (33, 5036, 47, 5761),
+        (180, 1361, 372, 1079),
+        (8, 2537, 10, 619),
+        (505, 87886, 499, 87892),
+        (29, 7470, 45, 7232),
+        (17, 1699, 65, 1600),
+        (186, 50448, 141, 27197),
+        (5, 2493, 3, 2338),
+        (27, 16886, 29, 17825),
+    ],
+    dtype=float,
+)
+
+
+def log_risk_ratios():
+    a, b, c, d = BCG.T
+    return np.log(a / (a + b) * (c + d) / c), np.sqrt(1 / a - 1 / (a + b) + 1 / c - 1 / (c + d))
+
+
+def limits(estimate):
+    return estimate.ci_low, estimate.ci_high
+
+
+def test_log_beta_is_d_prime_times_criterion():
+    assert log_beta(0.8, 0.4) == pytest.approx(1.094968 * -0.294137, abs=5e-7)
+    found = detection(20, 5, 10, 15)
+    assert found.log_beta == pytest.approx(found.d_prime * found.criterion)
+
+
+@pytest.mark.parametrize("counts", [(20, 20, 20, 20), (20, 0, 0, 20), (0, 20, 0, 20)])
+def test_the_interval_of_log_beta_is_never_a_point(counts):
+    found = detection(*counts)
+    assert found.log_beta_ci_high - found.log_beta_ci_low > 0.1
+
+
+def test_the_interval_of_log_beta_covers_simulated_readers():
+    rng = np.random.default_rng(3)
+    truth, bias, n_each = 1.0, 0.4, 150
+    n_hits = rng.binomial(n_each, 1 - NormalDist(truth / 2).cdf(bias), 1000)
+    n_false = rng.binomial(n_each, 1 - NormalDist(-truth / 2).cdf(bias), 1000)
+    covered = 0
+    for h, f in zip(n_hits.tolist(), n_false.tolist(), strict=True):
+        found = detection(h, n_each - h, f, n_each - f)
+        covered += found.log_beta_ci_low <= truth * bias <= found.log_beta_ci_high
+    assert 930 <= covered <= 975
+
+
+@pytest.mark.parametrize(("proportion", "expected"), [(0.5, 0.0), (0.75, 0.9539), (0.9214, 2.0)])
+def test_forced_choice_is_root_two_times_z(proportion, expected):
+    # Macmillan & Creelman (2005), chapter 7: PC = Φ(d′ / √2).
+    assert d_prime_of_forced_choice(proportion) == pytest.approx(expected, abs=5e-4)
+
+
+def test_counted_pairs_have_the_log_linear_correction_and_a_finite_interval():
+    found = paired_forced_choice(40, 40)
+    assert found.estimate == pytest.approx(np.sqrt(2) * Z(40.5 / 41))
+    assert found.ci_low < found.estimate < found.ci_high < 10
+
+
+def test_without_bias_both_ways_to_count_pairs_agree():
+    found = forced_choice_by_place(300, 400, 300, 400)
+    assert found.bias.estimate == pytest.approx(0)
+    assert found.d_prime.estimate == pytest.approx(
+        paired_forced_choice(600, 800).estimate, abs=2e-3
+    )
+    assert found.d_prime.standard_error == pytest.approx(
+        paired_forced_choice(600, 800).standard_error, rel=0.01
+    )
+
+
+def test_a_place_bias_lowers_d_prime_of_proportion_correct_but_not_that_by_place():
+    rng = np.random.default_rng(5)
+    truth, bias, n_each = 1.2, 0.5, 20_000
+    # The difference, first minus second picture, has mean ±d′ and standard deviation √2.
+    first = rng.normal(truth, np.sqrt(2), n_each) > bias * np.sqrt(2)
+    second = rng.normal(-truth, np.sqrt(2), n_each) <= bias * np.sqrt(2)
+    found = forced_choice_by_place(int(first.sum()), n_each, int(second.sum()), n_each)
+    assert found.d_prime.estimate == pytest.approx(truth, abs=0.04)
+    assert found.bias.estimate == pytest.approx(bias, abs=0.03)
+    assert paired_forced_choice(int(first.sum() + second.sum()), 2 * n_each).ci_high < truth
+
+
+def test_reml_hartung_knapp_and_q_profile_match_metafor():
+    # rma(yi, vi, data = dat.bcg, test = "knha") and confint() of it.
+    found = reader_population(*log_risk_ratios())
+    assert found.mean.estimate == pytest.approx(-0.7145, abs=5e-5)
+    assert found.mean.standard_error == pytest.approx(0.1808, abs=5e-5)
+    assert limits(found.mean) == pytest.approx((-1.1084, -0.3206), abs=5e-5)
+    assert found.mean.df == pytest.approx(12)
+    spread = found.between_reader_sd
+    assert spread.estimate**2 == pytest.approx(0.3132, abs=5e-5)
+    assert (spread.ci_low**2, spread.ci_high**2) == pytest.approx((0.1197, 1.1115), abs=5e-5)
+    assert found.note is None
+
+
+def test_reml_is_where_the_restricted_likelihood_is_highest():
+    y, errors = log_risk_ratios()
+
+    def minus_restricted(tau2):
+        w = 1 / (errors**2 + tau2)
+        mean = (w * y).sum() / w.sum()
+        return (np.log(1 / w).sum() + np.log(w.sum()) + (w * (y - mean) ** 2).sum()) / 2
+
+    found = reader_population(y, errors).between_reader_sd.estimate ** 2
+    best = minimize_scalar(minus_restricted, bounds=(0, 2), method="bounded").x
+    assert found == pytest.approx(best, abs=1e-5)
+
+
+def test_statsmodels_agrees_where_readers_are_equally_precise():
+    # Then REML is Paule–Mandel, and Hartung and Knapp's factor is 1.
+    meta = pytest.importorskip(
+        "statsmodels.stats.meta_analysis", reason="compares with statsmodels"
+    )
+    y, error = np.array([0.2, 0.9, 0.4, 1.3, 0.1, 0.7]), 0.2
+    theirs = meta.combine_effects(y, np.full(6, error**2), method_re="iterated", use_t=True)
+    ours = reader_population(y, np.full(6, error))
+    assert ours.between_reader_sd.estimate**2 == pytest.approx(theirs.tau2, rel=1e-4)
+    assert ours.mean.estimate == pytest.approx(theirs.mean_effect_re)
+    assert ours.mean.standard_error == pytest.approx(theirs.sd_eff_w_re_hksj, rel=1e-4)
+
+
+def test_readers_are_drawn_to_the_mean_the_more_the_less_they_judged():
+    y, errors = np.array([1.6, 1.6, 0.2, 0.4, 0.3]), np.array([0.6, 0.2, 0.3, 0.3, 0.3])
+    found = reader_population(y, errors)
+    mean = found.mean.estimate
+    values = np.array([reader.estimate for reader in found.readers])
+    drawn = 1 - (values - mean) / (y - mean)
+    tau2 = found.between_reader_sd.estimate**2
+    assert drawn == pytest.approx(errors**2 / (errors**2 + tau2))
+    assert drawn[0] > drawn[1]
+
+
+def test_no_variance_between_readers_is_said_and_is_no_point():
+    found = reader_population([0.50, 0.52, 0.47, 0.55], [0.3, 0.3, 0.25, 0.3])
+    assert found.between_reader_sd.estimate == 0
+    assert "no variance of d′ between readers was found beyond the counting error" in found.note
+    assert "does not show that readers are alike" in found.note
+    for reader in found.readers:
+        assert reader.estimate == pytest.approx(found.mean.estimate)
+        assert reader.ci_high - reader.ci_low > 0.3
+    # The scale factor is not allowed below 1: alike readers do not make the mean more exact.
+    errors = np.array([0.3, 0.3, 0.25, 0.3])
+    assert found.mean.standard_error == pytest.approx((1 / errors**2).sum() ** -0.5)
+
+
+def test_readers_more_alike_than_chance_have_no_interval_for_their_spread():
+    found = reader_population([0.5] * 6, [0.3] * 6).between_reader_sd
+    assert found.estimate == 0
+    assert found.reason == "readers differ even less than counting error alone would make them"
+
+
+def test_one_reader_says_nothing_about_others():
+    found = reader_population([1.2], [0.3])
+    assert found.mean.reason == "1 reader says nothing about other readers"
+    assert (found.mean.estimate, found.mean.ci_low) == (1.2, None)
+    assert not found.between_reader_sd.is_estimable
+    assert not found.new_reader.is_estimable
+    assert found.readers[0].is_estimable
+
+
+def test_a_covariance_without_covariances_changes_nothing():
+    y, errors = log_risk_ratios()
+    one, other = reader_population(y, errors), reader_population(y, np.diag(errors**2))
+    assert other.mean.estimate == pytest.approx(one.mean.estimate)
+    assert limits(other.mean) == pytest.approx(limits(one.mean))
+    assert other.readers[3].ci_low == pytest.approx(one.readers[3].ci_low)
+
+
+def test_equally_precise_readers_have_the_variance_and_df_of_obuchowski_rockette_and_hillis():
+    y, error, covariance = np.array([0.1, 0.9, 0.5, 1.4, 0.6]), 0.2, 0.015
+    s = np.full((5, 5), covariance) + (error**2 - covariance) * np.eye(5)
+    found = reader_population(y, s).mean
+    ms = y.var(ddof=1)
+    assert found.standard_error**2 == pytest.approx(ms / 5 + covariance, rel=1e-6)
+    assert found.df == pytest.approx((ms + 5 * covariance) ** 2 / (ms**2 / 4), rel=1e-6)
+
+
+def test_the_order_of_readers_does_not_matter():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        n = int(rng.integers(2, 8))
+        y, errors = rng.normal(0.6, 0.5, n), rng.uniform(0.1, 0.4, n)
+        order = rng.permutation(n)
+        one, other = reader_population(y, errors), reader_population(y[order], errors[order])
+        assert limits(other.mean) == pytest.approx(limits(one.mean))
+        assert other.readers[0].estimate == pytest.approx(one.readers[order[0]].estimate)
+
+
+def simulated_study(rng, n_readers, n_cases, *, mean, spread, of_cases):
+    """Answers of readers with random d′ to cases with random difficulty. (R, N), (N,)"""
+    truth = np.arange(n_cases) % 2 == 0
+    d = mean + spread * rng.standard_normal((n_readers, 1))
+    criteria = 0.1 + 0.2 * rng.standard_normal((n_readers, 1))
+    noise = np.sqrt(1 - of_cases**2) * rng.standard_normal((n_readers, n_cases))
+    seen = np.where(truth, d, -d) / 2 + of_cases * rng.standard_normal(n_cases) + noise
+    return seen > criteria, truth
+
+
+def test_the_interval_of_the_mean_covers_readers_and_cases_and_the_independent_one_fails():
+    rng = np.random.default_rng(8)
+    n_studies, covered, naively = 120, 0, 0
+    for _ in range(n_studies):
+        called, truth = simulated_study(rng, 8, 60, mean=0.6, spread=0.15, of_cases=0.7)
+        found = crossed_detection(called, truth)
+        covered += found.d_prime.mean.ci_low <= 0.6 <= found.d_prime.mean.ci_high
+        independent = reader_population(
+            [reader.d_prime for reader in found.readers],
+            [reader.d_prime_standard_error for reader in found.readers],
+        ).mean
+        naively += independent.ci_low <= 0.6 <= independent.ci_high
+    assert 0.92 <= covered / n_studies <= 0.985
+    assert naively / n_studies < 0.87
+
+
+def test_the_readers_of_a_study_are_those_of_their_counts_and_may_miss_cases():
+    called, truth = simulated_study(
+        np.random.default_rng(0), 3, 40, mean=1, spread=0.2, of_cases=0.3
+    )
+    table = called.astype(float)
+    table[1, :10] = np.nan
+    found = crossed_detection(table, truth)
+    kept = table[1, 10:] == 1
+    assert found.readers[1] == detection(
+        int((kept & truth[10:]).sum()),
+        int((~kept & truth[10:]).sum()),
+        int((kept & ~truth[10:]).sum()),
+        int((~kept & ~truth[10:]).sum()),
+    )
+    assert found.d_prime.mean.is_estimable
+
+
+def test_readers_who_answer_all_alike_are_finite():
+    called = np.tile([1, 1, 0, 1, 0, 0, 1, 0], (4, 1))
+    found = crossed_detection(called, np.array([1, 0, 1, 1, 0, 0, 1, 0]))
+    # Four copies of a reader tell of the cases no more than one does.
+    one = found.readers[0].d_prime_standard_error
+    assert found.d_prime.mean.standard_error == pytest.approx(one, rel=1e-3)
+    all_real = crossed_detection(np.zeros((3, 8)), np.arange(8) % 2)
+    assert all_real.d_prime.mean.estimate == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: paired_forced_choice(0, 0), "finished no pair as incomplete"),
+        (
+            lambda: forced_choice_by_place(3, 5, 0, 0),
+            "in the second place is not a proportion; show",
+        ),
+        (lambda: reader_population([1.0, 2.0], [0.1]), "do not belong together; give one standard"),
+        (lambda: reader_population([1.0, np.nan], [0.1, 0.1]), "missing; leave that reader out"),
+        (
+            lambda: reader_population([1, 2], [0.1, 0]),
+            "standard error of reader 2 is 0; it must be",
+        ),
+        (lambda: reader_population([1, 2], [[1, 2], [2, 1]]), "are no covariance: it is symmetric"),
+        (lambda: crossed_detection([0, 1], [0, 1]), "give one row for each reader"),
+        (lambda: crossed_detection([[0, 2]], [0, 1]), "reader 1 to case 2 is 2; write 1 for"),
+        (
+            lambda: crossed_detection([[0, 1], [np.nan, 1]], [0, 1]),
+            "reader 2: 1 generated and 0 real judgements give no d′",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_advice(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
