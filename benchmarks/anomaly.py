@@ -11,7 +11,8 @@ whole checkpoint red cells, spoilt and mixed cells, and other microscopes.
 Scores; higher is more anomalous:
 
     combined              the checkpoint's own: Fisher's sum of its parts
-    high_noise ... relative_features   its parts, as diffusion/anomaly.py describes them
+    high_noise ... doubt  its parts, as diffusion/anomaly.py describes them
+    profile               a part that does not count by default
     max_probability       how unsure the fused verdict is
     head_max_probability  how unsure the head alone is
     head_mahalanobis      opponent: distance of the head's features to the nearest class, what one
@@ -188,14 +189,10 @@ def scored(
             zetas.append(of_chunk)
             bar.update(task, completed=chunk.stop)
             tenths.at(chunk.stop)
-    cells = Measurements(
-        profiles=np.concatenate([part.profiles for part in parts]),
-        features=np.concatenate([part.features for part in parts]),
-        posteriors=np.concatenate([part.posteriors for part in parts]),
-    )
+    cells = Measurements.joined(parts)
     fused, head = np.concatenate(log_p), np.concatenate(log_p_head)
     assessments = assess(reference, cells)
-    of_parts = reference.surprises_of(cells).T
+    every_part = reference.fitted.scores(cells)
     published, corrected = np.concatenate(zetas, axis=1)
     rate = classifier.settings.false_alarm_rate
     return Scored(
@@ -203,11 +200,12 @@ def scored(
         labels=tuple(labels),
         scores={
             "combined": np.array([a.score for a in assessments]),
-            **dict(zip(reference.part_names, of_parts, strict=True)),
+            **dict(zip(reference.part_names, reference.surprises_of(cells).T, strict=True)),
+            "profile": every_part["profile"],
             # Log-odds rank as probabilities do, also where these round to 1.
             "max_probability": -log_odds(fused).max(axis=1),
             "head_max_probability": -log_odds(head).max(axis=1),
-            "head_mahalanobis": reference.fitted.scores(cells)["features"],
+            "head_mahalanobis": every_part["features"],
             "zeta": published,
             "zeta_corrected": corrected,
         },
@@ -341,18 +339,28 @@ def _write(results: dict[str, Any], path: Path) -> None:
 # --- each class left out in turn
 
 
-def without_class(data: LabelledImages, name: str) -> LabelledImages:
+def without(data: LabelledImages, dropped: Sequence[str]) -> LabelledImages:
     """The other classes' cells, with names and labels closed up."""
-    names = tuple(other for other in data.class_names if other != name)
-    return data.where(data.labels != data.class_names.index(name)).labelled_for(names)
+    names = tuple(name for name in data.class_names if name not in dropped)
+    labels = [data.class_names.index(name) for name in names]
+    return data.where(np.isin(data.labels, labels)).labelled_for(names)
 
 
-def left_out_recipe(recipe: str, name: str, minutes: float) -> TrainingConfig:
+def half_of(names: Sequence[str], name: str) -> tuple[str, ...]:
+    """The half of the classes that a class belongs to; a base network sees nothing of it."""
+    first, second = tuple(names[: len(names) // 2]), tuple(names[len(names) // 2 :])
+    return first if name in first else second
+
+
+def left_out_recipe(
+    recipe: str, dropped: Sequence[str], minutes: float, init_from: Path | None = None
+) -> TrainingConfig:
     base = RECIPES[recipe]()
     return replace(
         base,
-        name=f"{recipe} without {name}",
+        name=f"{recipe} without {', '.join(dropped)}",
         minutes=minutes,
+        init_from=None if init_from is None else str(init_from),
         warmup_images=min(base.warmup_images, WARMUP_IMAGES),
         fitting=SMALL_FIT if recipe == "pbc64" else base.fitting,
     )
@@ -395,7 +403,10 @@ def leave_out(
         "runs/left_out"
     ),
     only: Annotated[str, typer.Option(help="Comma-separated classes; all by default.")] = "",
-    minutes: Annotated[float, typer.Option(help="Of training, for each class.")] = 6.0,
+    minutes: Annotated[float, typer.Option(help="Of training, for each class.")] = 4.0,
+    base_minutes: Annotated[
+        float, typer.Option(help="Of training each of the two base networks; 0 for none.")
+    ] = 10.0,
     per_class: Annotated[int, typer.Option(help="Test cells of each class.")] = 60,
     zeta_per_class: Annotated[int, typer.Option(help="Of these, with zeta.")] = 30,
     zeta_draws: Annotated[int, typer.Option(help="Noise draws of each class for zeta.")] = 16,
@@ -406,6 +417,9 @@ def leave_out(
     ),
 ) -> None:
     """Train without each class and look for it; killed, the same line resumes.
+
+    To save time two base networks are trained first, each on one half of the classes. A class's
+    network starts from the base that saw nothing of its half, so it never sees a cell of the class.
 
     Two processes may share the classes by --only: results of all classes measured alike so far are
     joined in the JSON.
@@ -424,6 +438,7 @@ def leave_out(
     settings = {
         "recipe": recipe,
         "minutes": minutes,
+        "base_minutes": base_minutes,
         "zeta_draws": zeta_draws,
         "zeta_per_class": zeta_per_class,
         "seed": seed,
@@ -433,8 +448,15 @@ def leave_out(
     for name in chosen:
         console.print(f"[bold]Without {name}[/bold]")
         folder = runs / name
-        rest = without_class(known, name)
-        model = trained_without(left_out_recipe(recipe, name, minutes), rest, folder)
+        rest = without(known, [name])
+        base_folder = None
+        if base_minutes:
+            unseen = half_of(names, name)
+            base_folder = runs / f"base_without_{unseen[0]}_to_{unseen[-1]}"
+            trained_without(
+                left_out_recipe(recipe, unseen, base_minutes), without(known, unseen), base_folder
+            )
+        model = trained_without(left_out_recipe(recipe, [name], minutes, base_folder), rest, folder)
         described = settings | {"checkpoint_digest": model.digest}
         if (measured := _measured(folder, described)) is None:
             own = [

@@ -58,19 +58,24 @@ def comparison() -> str:
 
 
 def abstention() -> str:
-    """What the abstention rule leaves, and what the anomaly flag says."""
+    """What the rule of confidence and the texture leave, and what the anomaly flag says."""
+    columns = {
+        "confident": "confident",
+        "wrong of those confident": "wrong_confident",
+        "foreign texture": "foreign_texture",
+        "verdict given": "given",
+        "wrong of those given": "wrong_given",
+    }
     lines = [
-        "| set | risk vouched for | verdict given | wrong of those given | flagged as anomalous |",
-        "| --- | ---: | --- | --- | --- |",
+        f"| set | risk vouched for | {' | '.join(columns)} | flagged as anomalous |",
+        "| --- | ---: |" + " --- |" * (len(columns) + 1),
     ]
     for name, described in {**SETS, **DECLARED}.items():
         result = load(name)
         rule = result["rows"]["fused"]["abstention"]
         risk = "–" if rule["risk"] is None else f"{rule['risk']:.0%}"
-        lines.append(
-            f"| {described} | {risk} | {words(rule['given'])} | {words(rule['wrong_given'])} | "
-            f"{words(result['flagged_as_anomalous'])} |"
-        )
+        shares = [rule[key] for key in columns.values()] + [result["flagged_as_anomalous"]]
+        lines.append(f"| {described} | {risk} | {' | '.join(map(words, shares))} |")
     return "\n".join(lines)
 
 
@@ -221,7 +226,41 @@ def foreign() -> str:
     return "\n".join(lines)
 
 
+def explained() -> str:
+    """What evidence maps and class swaps are worth."""
+    results = bench("explanations")
+    swaps, granules = results["counterfactuals"], results["red_granules"]
+    rows = {
+        "largest error of a map's sum, in nats": f"{results['completeness']['max_error']:.1e}",
+        "largest change of a picture by an identity edit": f"{swaps['max_identity_error']:g}",
+        "class swap found": words(swaps["found"]),
+        **{
+            f"class swap valid for: {judge}": words(value)
+            for judge, value in swaps["validity"].items()
+        },
+        **{
+            f"of those found, valid for: {judge}": words(value)
+            for judge, value in swaps["validity_among_found"].items()
+        },
+        "pixels changed by more than ten grey values": words(swaps["fraction_changed"]),
+        "mean change, grey values": words(swaps["change_in_grey_values"]),
+        "error of the way there and back, grey values": words(swaps["cycle_error_in_grey_values"]),
+        "correlation with the map of shuffled weights": words(
+            results["randomisation"]["shuffled_weights"]
+        ),
+        "correlation with the map of other noise": words(results["randomisation"]["other_noise"]),
+        "deletion beats chance": words(results["removal"]["deletion"]["positive"]),
+        "insertion beats chance": words(results["removal"]["insertion"]["positive"]),
+        "eosinophils: evidence on red granules over their share of the cell": words(
+            granules["evidence_over_area_in_cell"]
+        ),
+    }
+    lines = ["| | estimate (95 % interval) |", "| --- | --- |"]
+    return "\n".join(lines + [f"| {name} | {value} |" for name, value in rows.items()])
+
+
 TABLES = {
+    "explanations": explained,
     "rules": rules,
     "ratios": ratios,
     "foreign": foreign,

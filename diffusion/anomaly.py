@@ -6,7 +6,13 @@ Each *part* looks at a cell in its own way and gives a score:
     low_noise          the same at low noise: texture, focus, sensor. Too easy is as odd as too hard
     profile            Mahalanobis distance of the whole error profile to the nearest class
     features           Mahalanobis distance of the head's features to the nearest class
-    relative_features  the same minus the distance to all cells taken as one class
+    texture            the same of the finest level's statistics: stain, and large changes of focus
+                       or sensor
+    relative_texture   texture minus the distance to all cells taken as one class: granules
+    doubt              minus the log of the sum of the head's exponentiated logits (its energy)
+
+By default `PARTS` count; on networks that had never seen a class, the other two found its cells
+worse than chance (docs/notes/measurements.md).
 
 One half of the reference cells fits means, covariances and tails. The other half is only ranked: a
 cell's p-value is its place among them (split conformal), so that among cells exchangeable with the
@@ -15,7 +21,7 @@ reference ones at most a share a is flagged at level a, whatever the scores are 
 Shapes: B images, N draws, L log-SNR bins, F features, K classes, P parts, R ranked reference cells.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +43,10 @@ class Measurements:
     """From `error_profiles`, under each image's best class or without a class. (B, L)"""
     features: Array
     """Last hidden layer of the head. (B, F)"""
+    texture: Array
+    """Statistics of the finest level, see `CellDenoiser.features_and_texture`. (B, T)"""
+    doubt: Array
+    """Energy of the head's logits, higher where less sure. (B,)"""
     posteriors: Array
     """Probability of each class: which class's profile is to be expected. (B, K)"""
     others: Mapping[str, Array] = field(default_factory=dict)
@@ -45,6 +55,7 @@ class Measurements:
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong to the same images, or hold no number."""
         arrays = {"profiles": self.profiles, "features": self.features}
+        arrays |= {"texture": self.texture, "doubt": self.doubt}
         arrays |= {"posteriors": self.posteriors} | dict(self.others)
         for name, values in arrays.items():
             if len(values) != len(self.profiles):
@@ -61,11 +72,28 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.profiles)
 
+    @staticmethod
+    def joined(parts: Sequence["Measurements"]) -> "Measurements":
+        """One after the other."""
+        return Measurements(
+            profiles=np.concatenate([part.profiles for part in parts]),
+            features=np.concatenate([part.features for part in parts]),
+            texture=np.concatenate([part.texture for part in parts]),
+            doubt=np.concatenate([part.doubt for part in parts]),
+            posteriors=np.concatenate([part.posteriors for part in parts]),
+            others={
+                name: np.concatenate([part.others[name] for part in parts])
+                for name in parts[0].others
+            },
+        )
+
     def where(self, chosen: NDArray[np.int64]) -> "Measurements":
         """The measurements of some images, by number."""
         return Measurements(
             profiles=self.profiles[chosen],
             features=self.features[chosen],
+            texture=self.texture[chosen],
+            doubt=self.doubt[chosen],
             posteriors=self.posteriors[chosen],
             others={name: values[chosen] for name, values in self.others.items()},
         )
@@ -168,8 +196,9 @@ class FittedParts(BaseModel):
     """Bins of the profile in each band."""
     profile: ClassGaussians
     features: ClassGaussians
-    all_features: ClassGaussians
-    """The features of all classes as one."""
+    texture: ClassGaussians
+    all_textures: ClassGaussians
+    """The textures of all classes as one."""
     other_names: tuple[str, ...]
 
     def scores(self, cells: Measurements) -> dict[str, Array]:
@@ -178,32 +207,44 @@ class FittedParts(BaseModel):
         expected = cells.posteriors @ np.array(self.profile.means)
         z = self.profile.scaled(cells.profiles) - expected
         features = self.features.squared_distances(cells.features).min(axis=1)
-        whole = self.all_features.squared_distances(cells.features)[:, 0]
         return {
             "high_noise": z[:, self.high_noise].mean(axis=1),
             "low_noise": z[:, self.low_noise].mean(axis=1),
             "profile": np.sqrt(self.profile.squared_distances(cells.profiles).min(axis=1)),
             "features": np.sqrt(features),
-            "relative_features": features - whole,
+            "texture": np.sqrt(self.texture_distances(cells.texture)),
+            "relative_texture": self.texture_distances(cells.texture)
+            - self.all_textures.squared_distances(cells.texture)[:, 0],
+            "doubt": cells.doubt,
             **{name: cells.others[name] for name in self.other_names},
         }
+
+    def texture_distances(self, texture: Array) -> Array:
+        """Squared distance to the nearest class. (B, T) -> (B,)"""
+        nearest: Array = self.texture.squared_distances(texture).min(axis=1)
+        return nearest
 
     def _check(self, cells: Measurements) -> None:
         found = (
             cells.profiles.shape[1],
             cells.features.shape[1],
+            cells.texture.shape[1],
             cells.posteriors.shape[1],
             *sorted(cells.others),
         )
-        fitted = (len(self.profile.scales), len(self.features.scales), len(self.profile.means))
+        gaussians = (self.profile, self.features, self.texture)
+        fitted = (*(len(g.scales) for g in gaussians), len(self.profile.means))
         if found != (*fitted, *self.other_names):
             raise ValueError(
-                f"the cells have (bins, features, classes, others) = {found} but the reference has "
-                f"{(*fitted, *self.other_names)}; measure both with the same model and plan."
+                f"the cells have (bins, features, textures, classes, others) = {found} but the "
+                f"reference has {(*fitted, *self.other_names)}; measure both with the same model "
+                "and plan."
             )
 
 
 TWO_SIDED = ("high_noise", "low_noise")
+PARTS = ("low_noise", "texture", "relative_texture", "doubt")
+"""What counts by default."""
 
 
 class AnomalyReference(BaseModel):
@@ -232,6 +273,23 @@ class AnomalyReference(BaseModel):
             columns.append(surprise)
         return six_digits(np.stack(columns, axis=1))
 
+    def texture_p_values(self, texture: Array) -> Array:
+        """Conformal p-values of the texture alone, which a pass of the head gives. (B, T) -> (B,)
+
+        Raises:
+            ValueError: if texture is not among the parts that count.
+        """
+        if "texture" not in self.part_names:
+            raise ValueError(
+                f"the reference ranks {', '.join(self.part_names)} and not texture; fit it again "
+                "with that part."
+            )
+        tail = self.upper_tails["texture"]
+        distances = np.sqrt(self.fitted.texture_distances(texture))
+        found = six_digits(tail.surprise(distances))
+        column = self.part_names.index("texture")
+        return conformal_p_values(found, np.array(self.surprises)[:, column])
+
 
 def fit_anomaly_reference(
     cells: Measurements,
@@ -239,7 +297,7 @@ def fit_anomaly_reference(
     *,
     high_noise: Iterable[int],
     low_noise: Iterable[int],
-    parts: Iterable[str] | None = None,
+    parts: Iterable[str] = PARTS,
     seed: int = 0,
 ) -> AnomalyReference:
     """The reference against which cells are judged, from labelled cells that nothing was fitted on.
@@ -249,7 +307,7 @@ def fit_anomaly_reference(
         labels: their true classes, 0 .. K - 1. (n,)
         high_noise: bins of the profile that make up the high-noise band.
         low_noise: bins that make up the low-noise band.
-        parts: which parts count; None for all.
+        parts: which parts count.
         seed: of the division into halves.
 
     Raises:
@@ -262,7 +320,7 @@ def fit_anomaly_reference(
     fitted = _fit_parts(cells.where(fitting), labels[fitting], bands)
     # Tails come from cells that the Gaussians have not seen: their own cells look too near.
     out_of_fold = _out_of_fold_scores(cells.where(fitting), labels[fitting], bands)
-    names = tuple(out_of_fold if parts is None else parts)
+    names = tuple(parts)
     if not names or not set(names) <= set(out_of_fold):
         raise ValueError(f"parts={names}; choose some of {', '.join(out_of_fold)}.")
     reference = AnomalyReference(
@@ -296,7 +354,8 @@ def _fit_parts(
         low_noise=bands[1],
         profile=fit_class_gaussians(cells.profiles, labels),
         features=fit_class_gaussians(cells.features, labels),
-        all_features=fit_class_gaussians(cells.features, np.zeros_like(labels)),
+        texture=fit_class_gaussians(cells.texture, labels),
+        all_textures=fit_class_gaussians(cells.texture, np.zeros_like(labels)),
         other_names=tuple(sorted(cells.others)),
     )
 

@@ -34,13 +34,48 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FirstView:
+    """What one pass of the head shows of B images besides their class."""
+
+    features: Array
+    """Last hidden layer. (B, F)"""
+    texture: Array
+    """Statistics of the finest level. (B, T)"""
+    doubt: Array
+    """Energy of the logits, higher where less sure. (B,)"""
+
+    @staticmethod
+    def joined(parts: Sequence["FirstView"]) -> "FirstView":
+        """One after the other."""
+        return FirstView(
+            features=np.concatenate([part.features for part in parts]),
+            texture=np.concatenate([part.texture for part in parts]),
+            doubt=np.concatenate([part.doubt for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadAnswers:
+    """What the head says of B images."""
+
+    log_probabilities: Array
+    """Of the mean over the views of each. (B, K)"""
+    first: FirstView
+    """Of the first view alone, so that images compare."""
+    n_views: NDArray[np.int64]
+    """(B,)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
     """What was seen of B images, before any calibration."""
 
     head: Array | None
     """Log-probabilities of the head; None for the row `generative`. (B, K)"""
-    features: Array | None
-    """Last hidden layer of the head. (B, F)"""
+    first: FirstView | None
+    """None for the row `generative`."""
+    n_head_views: NDArray[np.int64]
+    """Passes of the head; 0 for the row `generative`. (B,)"""
     races: list[RaceResult] | None
     """One for each image; None for the row `head`."""
     flops: Array
@@ -105,21 +140,34 @@ class CellClassifier:
         return white_balanced(latents, self.background.to(latents))
 
     @torch.no_grad()
-    def head_answers(self, prepared: Tensor) -> tuple[Array, Array]:
-        """Log-probabilities (B, K) and features (B, F) of the head, mean over its views."""
-        n_views = self.settings.head_views
-        views = [torch.full((len(prepared),), 3 * view % 8) for view in range(n_views)]
-        features, logits = [], []
-        for turns in views:
-            shown = turned_latents(prepared, turns) if int(turns[0]) else prepared
-            with self.split.precision(prepared.device):
-                seen = self.network.features(shown)
-                logits.append(self.network.head(seen).float().log_softmax(dim=1))
-            features.append(seen.float())
-        mean = torch.logsumexp(torch.stack(logits), dim=0) - np.log(n_views)
-        return (
-            mean.double().cpu().numpy(),
-            torch.stack(features).mean(dim=0).double().cpu().numpy(),
+    def head_answers(self, prepared: Tensor) -> HeadAnswers:
+        """What the head says of B images: one view of each, and more where that leaves doubt."""
+        settings = self.settings
+        log_p, first = self._head_view(prepared)
+        n_views = np.ones(len(prepared), dtype=np.int64)
+        unsure = (log_p.exp().amax(dim=1) <= settings.look_again_below).nonzero()[:, 0]
+        if settings.head_views > 1 and len(unsure):
+            views = [log_p[unsure]] + [
+                self._head_view(prepared[unsure], view)[0] for view in range(1, settings.head_views)
+            ]
+            log_p[unsure] = torch.stack(views).logsumexp(dim=0) - np.log(len(views))
+            n_views[unsure.cpu().numpy()] = len(views)
+        return HeadAnswers(
+            log_probabilities=log_p.double().cpu().numpy(), first=first, n_views=n_views
+        )
+
+    @torch.no_grad()
+    def _head_view(self, prepared: Tensor, view: int = 0) -> tuple[Tensor, FirstView]:
+        """Log-probabilities (B, K), and what else one pass shows, in a symmetry of the square."""
+        if view:
+            prepared = turned_latents(prepared, torch.full((len(prepared),), 3 * view % 8))
+        with self.split.precision(prepared.device):
+            features, texture = self.network.features_and_texture(prepared)
+            logits = self.network.head(features).float()
+        return logits.log_softmax(dim=1), FirstView(
+            features=features.double().cpu().numpy(),
+            texture=texture.double().cpu().numpy(),
+            doubt=-logits.logsumexp(dim=1).double().cpu().numpy(),
         )
 
     def look(
@@ -133,6 +181,7 @@ class CellClassifier:
         weighting: Weighting | None = None,
         plan: DrawPlan | None = None,
         alpha: float | None = None,
+        head_start: bool = True,
         seed: int = 0,
         micro_batch: int = 256,
     ) -> Looked:
@@ -145,6 +194,9 @@ class CellClassifier:
             candidates: labels of the classes in question; all of them by default.
             max_blocks: budget of each race; the settings' own by default.
             weighting, plan, alpha: other than the settings'.
+            head_start: whether races of the row `fused` are about its calibrated sum, and so end as
+                soon as more draws would not change its order; otherwise they are about the draws
+                alone, as they always are with another weighting or plan than was calibrated.
             seed: another seed draws other noise.
             micro_batch: most units in one batch.
         """
@@ -152,19 +204,30 @@ class CellClassifier:
         labels = list(candidates if candidates is not None else range(len(self.class_names)))
         n_classes = len(self.class_names)
         flops = np.zeros(len(prepared))
-        head, features = None, None
+        head, first = None, None
+        n_head_views = np.zeros(len(prepared), dtype=np.int64)
         if row == "generative":
             racing = [labels] * len(prepared)
             max_blocks = max_blocks or settings.generative_blocks
         else:
-            head, features = self.head_answers(prepared)
-            flops += self.flops.head * settings.head_views
+            answers = self.head_answers(prepared)
+            head, first = answers.log_probabilities, answers.first
+            n_head_views = answers.n_views
+            flops += self.flops.head * n_head_views
             racing = [self._left_by_head(of_image, labels) for of_image in head]
             max_blocks = max_blocks or settings.fused_blocks
         if row == "head":
             return Looked(
-                head=head, features=features, races=None, flops=flops, n_classes=n_classes
+                head=head,
+                first=first,
+                n_head_views=n_head_views,
+                races=None,
+                flops=flops,
+                n_classes=n_classes,
             )
+        head_starts = None
+        if head is not None and head_start and weighting is None and plan is None:
+            head_starts = self._head_starts(head, racing)
         races = race_many(
             self.split,
             prepared,
@@ -175,13 +238,21 @@ class CellClassifier:
             alpha=settings.alpha if alpha is None else alpha,
             max_blocks=max_blocks,
             prior=settings.variance_prior,
+            head_starts=head_starts,
             seed=seed,
             micro_batch=micro_batch,
         )
         for i, race in enumerate(races):
             flops[i] += race.n_trunk_passes * self.flops.trunk
             flops[i] += race.n_class_passes * self.flops.decoder
-        return Looked(head=head, features=features, races=races, flops=flops, n_classes=n_classes)
+        return Looked(
+            head=head,
+            first=first,
+            n_head_views=n_head_views,
+            races=races,
+            flops=flops,
+            n_classes=n_classes,
+        )
 
     def _left_by_head(self, log_probabilities: Array, labels: list[int]) -> list[int]:
         """Candidates that the head finds plausible, best first; two at least."""
@@ -192,6 +263,17 @@ class CellClassifier:
         order = sorted(labels, key=lambda k: -among[k])
         plausible = [k for k in order if among[k] >= np.log(max(self.settings.prune_below, 1e-300))]
         return plausible if len(plausible) >= 2 else order[:2]
+
+    def _head_starts(self, head: Array, racing: Sequence[list[int]]) -> list[Array] | None:
+        """What the calibrated sum adds to each racing class's block score, in the score's units."""
+        posterior = self.settings.rows["fused"].posterior
+        generative, of_head = posterior.generative_scale, posterior.head_scale
+        if not generative or of_head is None or posterior.n_cells <= 1:
+            return None
+        added = of_head * head + np.array(posterior.class_bias)
+        return [
+            of_image[labels] / generative for of_image, labels in zip(added, racing, strict=True)
+        ]
 
     def profiles(
         self,
@@ -232,14 +314,24 @@ class CellClassifier:
     ) -> Measurements:
         """What the anomaly score looks at."""
         best = log_probabilities.argmax(axis=1).tolist()
-        features = looked.features
-        if features is None:
-            _, features = self.head_answers(prepared)
+        first = looked.first or self._head_view(prepared)[1]
         return Measurements(
             profiles=self.profiles(prepared, image_digests, best, seed=seed),
-            features=features,
+            features=first.features,
+            texture=first.texture,
+            doubt=first.doubt,
             posteriors=np.exp(log_probabilities),
         )
+
+    def texture_p_values(self, looked: Looked) -> Array | None:
+        """How far they look close by as the reference cells do, for nothing extra. (B,)
+
+        None for the row `generative`, which has no pass of the head, or without reference cells.
+        """
+        reference = self.settings.anomaly
+        if looked.first is None or reference is None or "texture" not in reference.part_names:
+            return None
+        return reference.texture_p_values(looked.first.texture)
 
     # --- deciding
 
@@ -318,6 +410,7 @@ class CellClassifier:
         log_probabilities = calibrations.posterior.log_probabilities(
             looked.evidence, candidates=candidates
         )
+        textures = self.texture_p_values(looked)
         anomalies: list[Anomaly | None] = [None] * len(prepared)
         n_profile = 0
         if anomaly and settings.anomaly is not None:
@@ -342,6 +435,9 @@ class CellClassifier:
                 candidates=candidates,
                 undecided=() if looked.races is None else looked.races[i].undecided,
                 abstention=rule,
+                texture=None
+                if textures is None
+                else Anomaly(p_value=float(textures[i]), alarm_rate=settings.false_alarm_rate),
                 anomaly=anomalies[i],
             )
             for i in range(len(prepared))
@@ -350,10 +446,9 @@ class CellClassifier:
 
     def _cost(self, looked: Looked, i: int, n_profile: int) -> Cost:
         race = None if looked.races is None else looked.races[i]
-        views = self.settings.head_views
         # The generative row asks the head for its features only where anomaly is measured.
-        n_late = views if looked.features is None and n_profile else 0
-        n_head = n_late if looked.features is None else views
+        n_late = 1 if looked.first is None and n_profile else 0
+        n_head = n_late + int(looked.n_head_views[i])
         return Cost(
             trunk_passes=n_head + n_profile + (race.n_trunk_passes if race else 0),
             class_passes=n_profile + (race.n_class_passes if race else 0),

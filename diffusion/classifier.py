@@ -6,20 +6,11 @@ evaluations.
 Shapes: B images, N noise draws, K classes; * is the shape of one image's latents.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from diffusion.draws import DrawPlan
 from diffusion.network import SplitDenoiser
-from diffusion.packing import noised_latents, race_many, turned_latents, unit_errors
-from diffusion.weighting import WEIGHTINGS as WEIGHTINGS
-from diffusion.weighting import Weighting as Weighting
-from diffusion.weighting import block_log_likelihoods as block_log_likelihoods
-from diffusion.weighting import elbo as elbo
-from diffusion.weighting import robust as robust
+from diffusion.packing import noised_latents, turned_latents, unit_errors
 
 
 @torch.no_grad()
@@ -72,99 +63,3 @@ def paired_class_errors(
         )
         errors.append(of_rows)
     return torch.cat(errors).view(n_images, n_draws, n_classes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classification:
-    """Verdicts on B images over K candidate classes."""
-
-    scores: Tensor
-    """Weighted log-likelihoods, centred over the classes. (B, K)"""
-    standard_errors: Tensor | None
-    """Monte-Carlo error of `scores - score of the best class`; None for a single block. (B, K)"""
-    posteriors: Tensor
-    """`softmax(scores / temperature + log_prior)`. (B, K)"""
-    n_draws: int
-    """Noise draws for each class."""
-    n_forward_passes: int
-    """Denoiser evaluations for each image."""
-
-
-def classify(
-    split: SplitDenoiser,
-    latents: Tensor,
-    image_digests: Sequence[str],
-    class_labels: Sequence[int],
-    plan: DrawPlan,
-    *,
-    weighting: Weighting,
-    temperature: float = 1.0,
-    log_prior: Tensor | None = None,
-    seed: int = 0,
-    micro_batch: int = 256,
-) -> Classification:
-    """Posterior over the candidate classes of each image, all of them evaluated on the whole plan.
-
-    A race without eliminations (`racing`). An image's answer depends on its digest and the seed,
-    not on its neighbours in the batch.
-
-    Args:
-        split: the trained model, without guidance.
-        latents: clean images. (B, *)
-        image_digests: one for each image; keys its noise.
-        class_labels: candidate classes, at least two.
-        plan: levels and number of draws.
-        weighting: see `WEIGHTINGS`.
-        temperature: divides the scores; 1 leaves `elbo` scores exact.
-        log_prior: of the candidate classes, in nats; None for equal ones. (K,)
-        seed: another seed draws other noise.
-        micro_batch: most units (one draw under one class) in one call.
-
-    Raises:
-        ValueError: if digests and images differ in number, or fewer than two classes are given.
-    """
-    races = race_many(
-        split,
-        latents,
-        image_digests,
-        [class_labels] * len(latents),
-        plan,
-        weighting=weighting,
-        alpha=0.0,
-        max_blocks=plan.n_blocks,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-    blocks = block_log_likelihoods(
-        torch.stack([race.errors for race in races]),
-        torch.stack([race.log_snr for race in races]),
-        plan,
-        weighting,
-    )
-    scores = blocks.mean(dim=1)
-    return Classification(
-        scores=scores,
-        standard_errors=_standard_errors(blocks),
-        posteriors=posterior(scores, temperature=temperature, log_prior=log_prior),
-        n_draws=plan.n_draws,
-        n_forward_passes=plan.n_draws * len(class_labels),
-    )
-
-
-def posterior(scores: Tensor, *, temperature: float, log_prior: Tensor | None = None) -> Tensor:
-    """Bayes' rule on (tempered) log-likelihoods. (B, K) -> (B, K)"""
-    logits = scores / temperature
-    if log_prior is not None:
-        logits = logits + log_prior.to(logits)
-    return logits.softmax(dim=-1)
-
-
-def _standard_errors(blocks: Tensor) -> Tensor | None:
-    """Error of each class's distance to the best one, from the spread of blocks. (B, K)"""
-    n_blocks = blocks.shape[1]
-    if n_blocks < 2:
-        return None
-    best = blocks.mean(dim=1).argmax(dim=-1)
-    at_best = blocks.gather(2, best[:, None, None].expand(-1, n_blocks, 1))
-    spread: Tensor = (blocks - at_best).std(dim=1)
-    return spread / float(n_blocks**0.5)

@@ -51,7 +51,9 @@ class ClassifierSettings(BaseModel):
     appearance: Appearance = "any"
     """What the decoder is told of an image's look while classes race."""
     head_views: int = Field(default=1, ge=1, le=8)
-    """Symmetries of the square over which the head's answer is averaged."""
+    """Symmetries of the square over which the head's answer is averaged, where it looks again."""
+    look_again_below: float = Field(default=1.0, ge=0, le=1)
+    """The head looks again where its first view finds no class as probable as this."""
     prune_below: float = Field(default=1e-3, ge=0, lt=0.5)
     """The head prunes classes less probable than this; it leaves the best two at least."""
     rows: dict[Row, RowSettings]

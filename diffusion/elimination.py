@@ -86,24 +86,33 @@ def log_e_values(
     *,
     effect_precision: float,
     prior: BlockVariancePrior | None = None,
+    null_mean: ArrayLike = 0.0,
 ) -> Floats:
-    """ln of the evidence that n differences do not have mean zero. (...), (...), (...) -> (...)
+    """ln of the evidence that the mean of n differences is not `null_mean`. (...) each -> (...)
 
     The ratio of the marginal likelihoods of normal differences with mean `delta * sd` and with mean
-    zero; delta is normal with mean 0 and variance `1 / c^2` (`effect_precision` is c^2), and
-    the variance has the prior (`v` degrees of freedom, scale `s`). With S the sum and V the sum of
-    squares:
+    `null_mean`; delta is normal with mean 0 and variance `1 / c^2` (`effect_precision` is c^2), and
+    the variance has the prior (`v` degrees of freedom, scale `s`). With S the sum, V the sum of
+    squares and U the sum of squares about `null_mean`:
 
-        E_n = sqrt(c^2 / (n + c^2)) * ((v s^2 + V) / (v s^2 + V - S^2 / (n + c^2)))^((n + v) / 2)
+        E_n = sqrt(c^2 / (n + c^2)) * ((v s^2 + U) / (v s^2 + V - S^2 / (n + c^2)))^((n + v) / 2)
+
+    What makes up for a `null_mean` far from 0 would have to be seen in the differences: if the
+    first is no larger than usual, E_1 grows without bound as `null_mean` does. Were the alternative
+    centred on `null_mean` too, E_1 could not exceed `(1 + 1 / c^2)^(v / 2)`.
 
     Without a prior, v = 0: the variance has the improper density 1 / variance in both likelihoods.
     Their ratio is then that of `d_i / |d_1|`, whatever the variance, so E_n remains a martingale;
     its exponent is n / 2 and not (n - 1) / 2, because the mean is not integrated over a flat prior
     but has one that scales with the sd. E_1 = 1: one difference alone tells nothing.
 
-    Differences that are all zero are no evidence, E_n <= 1. The evidence is two-sided; used against
-    classes behind only, it is as valid where the mean is negative, since a shift by a negative
-    constant lowers every positive S^2 / (v s^2 + V).
+    Differences that are all `null_mean` are no evidence, E_n <= 1. The evidence is two-sided; used
+    where the mean of the differences is above `null_mean` only, it is as valid if their expectation
+    is below: such differences are then less likely than if it were `null_mean`.
+
+    Raises:
+        ValueError: for a `null_mean` without a prior. The invariance that makes up for the prior is
+            lost where the likelihoods are about two different means.
 
     Source: Lai (1976), "On confidence sequences"; Wang & Ramdas (2024), "Anytime-valid t-tests and
     confidence sequences for Gaussian means with unknown variance", the Gaussian mixture.
@@ -111,11 +120,20 @@ def log_e_values(
     n, total, squares = (np.asarray(a, dtype=np.float64) for a in (n_blocks, sums, sums_of_squares))
     degrees_of_freedom = 0.0 if prior is None else prior.degrees_of_freedom
     known = 0.0 if prior is None else degrees_of_freedom * prior.scale**2
+    null = np.asarray(null_mean, dtype=np.float64)
+    if prior is None and null.any():
+        raise ValueError(
+            "a null_mean needs a variance prior; subtract it from the differences, or give a prior "
+            "from `fit_block_variance_prior`."
+        )
     scatter = known + squares
     explained = total**2 / (n + effect_precision)
     share = np.divide(explained, scatter, out=np.zeros_like(explained + scatter), where=scatter > 0)
     shrinkage = np.log(effect_precision / (n + effect_precision)) / 2
     log_e: Floats = shrinkage - (n + degrees_of_freedom) / 2 * np.log1p(-share)
+    if prior is not None:
+        about_null = np.maximum(squares - 2 * null * total + n * null**2, 0.0)
+        log_e = log_e + (n + degrees_of_freedom) / 2 * np.log((known + about_null) / scatter)
     return log_e
 
 
@@ -148,7 +166,12 @@ def tightest_effect_precision(
 
 
 def beaten_classes(
-    blocks: ArrayLike, *, error_rate: float, n_opt: int, prior: BlockVariancePrior | None = None
+    blocks: ArrayLike,
+    *,
+    error_rate: float,
+    n_opt: int,
+    prior: BlockVariancePrior | None = None,
+    head_start: ArrayLike | None = None,
 ) -> tuple[int, NDArray[np.bool_]]:
     """The leader, and which classes are behind it beyond doubt.
 
@@ -157,19 +180,25 @@ def beaten_classes(
         error_rate: of each comparison.
         n_opt: number of blocks after which the test is to be sharpest.
         prior: of the variance of block differences.
+        head_start: constants to be added to the scores; none by default. (K,)
 
     Returns:
-        Index of the class with the highest mean; whether each class is beaten by it. (K,)
+        Index of the class with the highest mean, head start included; whether each class is beaten
+        by it. (K,)
     """
     scores = np.asarray(blocks, dtype=np.float64)
-    leader = int(scores.mean(axis=0).argmax())
-    differences = scores[:, [leader]] - scores
+    ahead = np.zeros(scores.shape[1]) if head_start is None else np.asarray(head_start, np.float64)
+    leader = int((scores.mean(axis=0) + ahead).argmax())
+    differences, null_mean = scores[:, [leader]] - scores, ahead - ahead[leader]
+    if prior is None:
+        differences, null_mean = differences - null_mean, np.zeros_like(null_mean)
     log_e = log_e_values(
         len(scores),
         differences.sum(axis=0),
         (differences**2).sum(axis=0),
         effect_precision=tightest_effect_precision(n_opt, error_rate, prior),
         prior=prior,
+        null_mean=null_mean,
     )
     return leader, log_e >= -np.log(error_rate)
 

@@ -138,6 +138,33 @@ class WienerFilter(nn.Module):
         return self.synthesis(gain * self.analysis(patches))
 
 
+class FineStem(nn.Module):
+    """Features at twice the patches' resolution, where granules and chromatin can be told apart.
+
+    The patches' own stem is linear: what distinguishes one texture from another within a patch has
+    to be found here.
+    """
+
+    def __init__(
+        self, n_channels: int, patch_size: int, fine: int, coarse: int, n_embedding: int
+    ) -> None:
+        super().__init__()
+        if patch_size % 2:
+            raise ValueError(
+                f"patch_size={patch_size} has no half for the fine stem; use an even one, such as "
+                "2 or 4."
+            )
+        stride = patch_size // 2
+        self.enter = nn.Conv2d(n_channels, fine, 3 if stride == 1 else 4, stride, padding=1)
+        self.block = ResidualBlock(fine, n_embedding, dropout=0.0)
+        self.leave = nn.Conv2d(fine, coarse, 3, 2, padding=1)
+        _start_at_zero(self.leave)
+
+    def forward(self, scaled: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, H, W), (B, n_embedding) -> (B, coarse, h, w)"""
+        return cast(Tensor, self.leave(F.silu(self.block(self.enter(scaled), embedding))))
+
+
 class Lateral(nn.Module):
     """What the encoder hands to a level of the decoder; it does not see the class.
 
@@ -175,8 +202,9 @@ class CellDenoiser(ModelMixin, ConfigMixin):
     """Raw network of a class-conditional EDM model, with a discriminative head.
 
     `class_labels` run from 0 to `n_classes - 1`; the label `n_classes` means "class unknown" and
-    is trained by class dropout. Patches become channels first (`patch_size`), which keeps a 64 px
-    model cheap enough for a CPU.
+    is trained by class dropout. Patches become channels first (`patch_size`, an even number), which
+    keeps a 64 px model cheap enough for a CPU; what is finer than that a `FineStem` of `stem_width`
+    channels has to find.
 
     `n_shared_stages` says how much all classes share. Stage 1 is the encoder, the stages after it
     are the levels of the decoder from coarse to fine, the last is the output convolution:
@@ -194,6 +222,7 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         n_channels: int = 3,
         n_classes: int = 8,
         patch_size: int = 4,
+        stem_width: int = 32,
         widths: tuple[int, ...] = (80, 144, 224),
         n_blocks: tuple[int, ...] = (2, 2, 2),
         n_decoder_blocks: tuple[int, ...] = (1, 1, 1),
@@ -219,6 +248,7 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         self.embed_appearance = nn.Linear(N_APPEARANCE + 1, n_embedding)
 
         self.stem = nn.Conv2d(n_patch, widths[0], 3, padding=1)
+        self.fine_stem = FineStem(n_channels, patch_size, stem_width, widths[0], n_embedding)
         levels = list(zip(widths, n_blocks, n_decoder_blocks, strict=True))
         self.encoder = nn.ModuleList(_blocks(w, n, n_embedding, dropout) for w, n, _ in levels)
         self.downs = nn.ModuleList(
@@ -260,16 +290,17 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         if self.config.n_shared_stages == 0:
             return waves, scaled
         embedding = F.silu(self.embed_noise(waves))
-        levels = self.encode(scaled, embedding)
-        features, rest = self._lateral(scaled, levels)
+        patches = self._patches(scaled)
+        levels = self.encode(scaled, patches, embedding)
+        features, rest = self._lateral(levels, patches)
         for stage in range(1, min(self.config.n_shared_stages, len(levels) + 1)):
             features, rest = self._decode_level(stage, features, rest, embedding)
-        filtered = self.wiener(F.pixel_unshuffle(scaled, self.config.patch_size), embedding)
+        filtered = self.wiener(patches, embedding)
         return waves, self._head_features(levels), filtered, features, *rest
 
-    def encode(self, scaled: Tensor, embedding: Tensor) -> list[Tensor]:
+    def encode(self, scaled: Tensor, patches: Tensor, embedding: Tensor) -> list[Tensor]:
         """Features of each level of the encoder, fine to coarse."""
-        features = self.stem(F.pixel_unshuffle(scaled, self.config.patch_size))
+        features = self.stem(patches) + self.fine_stem(scaled, embedding)
         levels = []
         for level, blocks in enumerate(self.encoder):
             if level > 0:
@@ -305,22 +336,26 @@ class CellDenoiser(ModelMixin, ConfigMixin):
             waves, scaled = shared
             embedding = F.silu(self._embedding(waves[rows], class_labels, appearance))
             scaled = scaled[rows]
-            features, rest = self._lateral(scaled, self.encode(scaled, embedding))
-            filtered = self.wiener(F.pixel_unshuffle(scaled, self.config.patch_size), embedding)
+            patches = self._patches(scaled)
+            features, rest = self._lateral(self.encode(scaled, patches, embedding), patches)
+            filtered = self.wiener(patches, embedding)
         else:
             waves, _, filtered, features, *rest = (tensor[rows] for tensor in shared)
             embedding = F.silu(self._embedding(waves, class_labels, appearance))
         for stage in range(max(n_shared, 1), n_levels + 1):
             features, rest = self._decode_level(stage, features, rest, embedding)
-        patches = self.output(F.silu(self.norm(features)))
+        decoded = self.output(F.silu(self.norm(features)))
         if n_shared > n_levels:
-            each = patches.unflatten(1, (self.config.n_classes + 1, -1))
-            patches = each[torch.arange(len(rows), device=rows.device), class_labels]
-        return F.pixel_shuffle(patches + filtered, self.config.patch_size)
+            each = decoded.unflatten(1, (self.config.n_classes + 1, -1))
+            decoded = each[torch.arange(len(rows), device=rows.device), class_labels]
+        return F.pixel_shuffle(decoded + filtered, self.config.patch_size)
 
-    def _lateral(self, scaled: Tensor, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _patches(self, scaled: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, n_patch, h, w)"""
+        return F.pixel_unshuffle(scaled, self.config.patch_size)
+
+    def _lateral(self, levels: Sequence[Tensor], patches: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The coarsest level, and what the finer ones hand to the decoder, coarse to fine."""
-        patches = F.pixel_unshuffle(scaled, self.config.patch_size)
         rest: list[Tensor] = []
         for lateral, level in zip(reversed(self.laterals), reversed(levels[:-1]), strict=True):
             rest += lateral(level, patches)
@@ -361,6 +396,7 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         return [
             self.embed_noise,
             self.stem,
+            self.fine_stem,
             self.encoder,
             self.downs,
             self.head_norm,
@@ -388,6 +424,19 @@ class CellDenoiser(ModelMixin, ConfigMixin):
 
     def features(self, latents: Tensor) -> Tensor:
         """Last hidden layer of the head for clean images. (B, C, H, W) -> (B, F)"""
+        return self.features_and_texture(latents)[0]
+
+    def features_and_texture(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head sees of clean images, and how they look close by.
+
+        Args:
+            latents: clean images. (B, C, H, W)
+
+        Returns:
+            Last hidden layer of the head (B, F); mean and standard deviation over the image of each
+            feature of the finest level (B, 2 * widths[0]). The latter change with stain, focus and
+            sensor, and with granules.
+        """
         sigma = sigmas_from_log_snr(torch.full((len(latents),), HEAD_LOG_SNR)).to(latents)
         waves = self._waves(timesteps_from_sigmas(sigma))
         embedding = self.embed_noise(waves)
@@ -397,9 +446,11 @@ class CellDenoiser(ModelMixin, ConfigMixin):
                 waves, unknown, self._appearance(len(latents), "any", latents.device)
             )
         scale = (sigma.square() + self.config.sigma_data**2).rsqrt()
-        return self._head_features(
-            self.encode(latents * scale.view(-1, 1, 1, 1), F.silu(embedding))
-        )
+        scaled = latents * scale.view(-1, 1, 1, 1)
+        levels = self.encode(scaled, self._patches(scaled), F.silu(embedding))
+        finest = levels[0].float()
+        texture = torch.cat([F.silu(finest).mean(dim=(2, 3)), finest.std(dim=(2, 3))], dim=1)
+        return self._head_features(levels), texture
 
     def head_logits(self, latents: Tensor) -> Tensor:
         """The head's logits for clean images. (B, C, H, W) -> (B, K)"""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffusion.draws import DrawPlan, keyed_block
@@ -32,6 +33,7 @@ def race_many(
     max_blocks: int,
     prior: BlockVariancePrior | None = None,
     n_opt: int = N_OPT,
+    head_starts: Sequence[ArrayLike] | None = None,
     seed: int = 0,
     micro_batch: int = 256,
 ) -> list[RaceResult]:
@@ -52,6 +54,7 @@ def race_many(
         max_blocks: the budget of each image.
         prior: of the variance of block differences.
         n_opt: number of blocks after which elimination is to be sharpest.
+        head_starts: of each image's candidates, in their order; none by default. See `Race`.
         seed: another seed draws other noise.
         micro_batch: most units in one batch (one draw with all its classes at the least).
 
@@ -59,12 +62,18 @@ def race_many(
         One result for each image, in order.
 
     Raises:
-        ValueError: if images, digests and candidates differ in number, and as `Race` does.
+        ValueError: if images, digests, candidates and head starts differ in number, and as `Race`
+            does.
     """
     if not len(latents) == len(image_digests) == len(candidates_per_image):
         raise ValueError(
             f"{len(image_digests)} digests and {len(candidates_per_image)} sets of candidates for "
             f"{len(latents)} images; give one of each for each image."
+        )
+    if head_starts is not None and len(head_starts) != len(latents):
+        raise ValueError(
+            f"{len(head_starts)} head starts for {len(latents)} images; give one for each image, "
+            "or None."
         )
     races = [
         Race(
@@ -75,8 +84,9 @@ def race_many(
             max_blocks=max_blocks,
             prior=prior,
             n_opt=n_opt,
+            head_start=None if head_starts is None else head_starts[i],
         )
-        for candidates in candidates_per_image
+        for i, candidates in enumerate(candidates_per_image)
     ]
     packing = _Packing(races, latents, image_digests, plan, seed)
     while batch := packing.next_batch(micro_batch):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffusion.draws import DrawPlan
@@ -36,14 +37,18 @@ class RaceResult:
 
     class_labels: tuple[int, ...]
     """The candidates, in the order of K."""
+    winner: int
+    """Label of the class with the highest score, head start included."""
     scores: Tensor
-    """Weighted log-likelihoods minus the winner's. The winner has 0, all others less. (K,)"""
+    """Weighted log-likelihoods minus the winner's: what the draws say, without any head start. The
+    winner has 0, all others less; with a head start some may have more. (K,)"""
     standard_errors: Tensor
     """Monte-Carlo error of `scores`: 0 for the winner, infinite after one block without a variance
     prior, an upper bound for a class that was beaten by another than the winner. After n blocks a
     score is t-distributed with n - 1 degrees of freedom and those of the prior. (K,)"""
     undecided: tuple[int, ...]
-    """Labels of the classes never eliminated, the winner's among them."""
+    """Labels of the classes never eliminated, the winner's among them. With a head start a class
+    that is missing here may have a higher score than the winner: not enough to make up for it."""
     n_blocks: int
     n_trunk_passes: int
     """Noised images of which the class-free part was computed."""
@@ -53,11 +58,6 @@ class RaceResult:
     """`|noise - predicted noise|^2`; not a number after a class has left. (n * N, K)"""
     log_snr: Tensor
     """Of each draw. (n * N,)"""
-
-    @property
-    def winner(self) -> int:
-        """Label of the class with the highest score."""
-        return self.class_labels[int(self.scores.argmax())]
 
 
 class Race:
@@ -71,6 +71,11 @@ class Race:
     four degrees of freedom) stay below `alpha` too in tests/diffusion/test_elimination.py. A class
     that has left cannot come back. With a capped weighting a class's expected block score is the
     one among the classes still in the race.
+
+    A head start is what other evidence says of each class, in units of block scores. It is added
+    wherever classes are compared: leader, best class and winner are by the sum of both, and the
+    race goes on only while more draws could change that order. It takes no part in `scores`. The
+    variance prior must then hold for images of any head start.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Race:
         max_blocks: int,
         prior: BlockVariancePrior | None = None,
         n_opt: int = N_OPT,
+        head_start: ArrayLike | None = None,
     ) -> None:
         """A race that has not begun.
 
@@ -95,10 +101,12 @@ class Race:
             max_blocks: the budget. The classes left at its end are undecided.
             prior: of the variance of block differences, for eliminations from the first block on.
             n_opt: number of blocks after which elimination is to be sharpest.
+            head_start: of each class, up to a common constant; none by default. (K,)
 
         Raises:
             ValueError: for fewer than two classes, a repeated one, no blocks, an alpha outside
-                [0, 1), or one block as `n_opt` without a prior.
+                [0, 1), one block as `n_opt` without a prior, or head starts that are not finite or
+                not as many as classes.
         """
         if len(set(class_labels)) < 2 or len(set(class_labels)) != len(class_labels):
             raise ValueError(
@@ -115,11 +123,24 @@ class Race:
                 f"n_opt={n_opt}: without a variance prior one block tells nothing; give at least "
                 "2, or a prior from `fit_block_variance_prior`."
             )
+        n_classes = len(class_labels)
+        self.head_start = np.zeros(n_classes)
+        if head_start is not None:
+            self.head_start = np.array(head_start, dtype=np.float64)
+        if self.head_start.shape != (n_classes,):
+            raise ValueError(
+                f"a head start of shape {self.head_start.shape} for {n_classes} candidate classes; "
+                "give one number for each, in their order."
+            )
+        if not np.isfinite(self.head_start).all():
+            raise ValueError(
+                f"head_start={self.head_start.tolist()}; give finite numbers, and leave a class "
+                "that cannot win out of the race."
+            )
         self.class_labels = tuple(class_labels)
         self.plan, self.weighting = plan, weighting
         self.alpha, self.max_blocks = alpha, max_blocks
         self.prior, self.n_opt = prior, n_opt
-        n_classes = len(self.class_labels)
         self._is_in = np.ones(n_classes, dtype=bool)
         self._beaten: list[tuple[int, int]] = []  # (class, the leader that beat it), in order
         self._blocks = np.empty((0, n_classes))
@@ -191,6 +212,7 @@ class Race:
             error_rate=self.alpha / (len(self.class_labels) - 1),
             n_opt=self.n_opt,
             prior=self.prior,
+            head_start=self.head_start[present],
         )
         self._beaten += [(int(k), int(present[leader])) for k in present[is_beaten]]
         self._is_in[present[is_beaten]] = False
@@ -200,7 +222,8 @@ class Race:
 
         A class still in the race is compared with the winner over all blocks. A class that has left
         is compared with the leader that beat it, over the blocks in which both took part, and that
-        one with the winner in the same way; so no class that was beaten can come out ahead.
+        one with the winner in the same way; so no class that was beaten can come out ahead, head
+        start included.
 
         Raises:
             ValueError: before the first block.
@@ -208,7 +231,8 @@ class Race:
         if not self.n_blocks:
             raise ValueError("the race has not begun; take at least one block before its result.")
         (present,) = self._is_in.nonzero()
-        winner = int(present[self._blocks[:, present].mean(axis=0).argmax()])
+        standing = self._blocks[:, present].mean(axis=0) + self.head_start[present]
+        winner = int(present[standing.argmax()])
         pairs = [(int(k), winner) for k in present if k != winner]
         scores, standard_errors = np.zeros((2, len(self.class_labels)))
         # The last to leave come first: a class is reached after the one that beat it.
@@ -222,6 +246,7 @@ class Race:
         errors = torch.cat(self._errors)
         return RaceResult(
             class_labels=self.class_labels,
+            winner=self.class_labels[winner],
             scores=torch.from_numpy(scores),
             standard_errors=torch.from_numpy(standard_errors),
             undecided=self.undecided,

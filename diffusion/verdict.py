@@ -65,16 +65,25 @@ class Verdict:
     set_level: float
     is_set_classwise: bool
     runner_up: str
-    log_odds: float | None
-    """Generative score of the best class minus the runner-up's, in weighted nats; negative where
-    the head outvotes them. None for the head alone, or if one of the two was pruned unscored."""
-    log_odds_standard_error: float | None
-    """Monte-Carlo error of `log_odds`; None for a single block."""
+    log_odds: float
+    """Of the best class to the runner-up, in nats: the logarithm of their probabilities' ratio."""
+    generative_log_odds: float | None
+    """What the race says of the same two: score of the best class minus the runner-up's, in
+    weighted nats; negative where the head outvotes it. None for the head alone, or if the head had
+    ruled one of the two out of the race. That is common where the verdict is sure: once the race
+    has put every other class that it held far behind, the runner-up is one that it did not hold."""
+    generative_log_odds_standard_error: float | None
+    """Monte-Carlo error of `generative_log_odds`; None for a single block."""
     undecided_classes: tuple[str, ...]
     """Classes that the draws could not tell apart within the budget; none if one was left."""
     reasons: tuple[str, ...]
     """Why the verdict abstains, in words; empty if it does not."""
+    texture: Anomaly | None
+    """Whether the picture looks close by as those of the reference cells do: foreign stains are
+    found, and strong blur or noise. Measured in every pass of the head; None for the row
+    `generative`, or without reference cells."""
     anomaly: Anomaly | None
+    """Whether the cell is like the reference cells in every respect; None if not looked for."""
     cost: Cost
     weighting: str
     row: Row
@@ -99,8 +108,9 @@ class Verdict:
             "is_abstained": self.is_abstained,
             "probabilities": dict(self.probabilities),
         }
-        if self.anomaly is not None:
-            flat["anomaly"]["is_anomalous"] = self.anomaly.is_anomalous
+        for name, found in (("texture", self.texture), ("anomaly", self.anomaly)):
+            if found is not None:
+                flat[name]["is_anomalous"] = found.is_anomalous
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()
         }
@@ -119,12 +129,15 @@ class Verdict:
         rest = [f"{name} {probability_words(self.probabilities[name])}" for name in others]
         yield "next", ", ".join(rest)
         yield f"{100 * self.set_level:g} % set", _set_words(self)
-        yield "log-odds", _log_odds_words(self)
+        pair = f"{self.best_class} to {self.runner_up}"
+        yield "log-odds", f"{pair}: {self.log_odds:.4g} nats"
+        yield "race", _race_words(self, pair)
         if self.undecided_classes:
             names = ", ".join(self.undecided_classes)
             yield "undecided", f"{names}: the draws did not tell them apart"
-        if self.anomaly is not None:
-            yield "anomaly", _anomaly_words(self.anomaly)
+        for name, found in (("texture", self.texture), ("anomaly", self.anomaly)):
+            if found is not None:
+                yield name, _anomaly_words(found)
         yield (
             "cost",
             f"{self.cost.trunk_passes} trunk and {self.cost.class_passes} class passes, "
@@ -158,12 +171,13 @@ def give_verdict(
     log_prior: Array | None = None,
     undecided: Collection[int] = (),
     abstention: AbstentionRule | None = None,
+    texture: Anomaly | None = None,
     anomaly: Anomaly | None = None,
 ) -> Verdict:
     """The verdict on one image.
 
-    It abstains if the rule says so or the anomaly is flagged. Undecided classes alone are no
-    reason: what they leave open is in the probabilities, and they stay in the set.
+    It abstains if the rule says so, or the texture or the anomaly is flagged. Undecided classes
+    alone are no reason: what they leave open is in the probabilities, and they stay in the set.
 
     Args:
         evidence: of this image, with all classes of the model. n = 1
@@ -176,7 +190,7 @@ def give_verdict(
         log_prior: see `PosteriorCalibration.log_probabilities`. (K,)
         undecided: labels that racing left alive; a single one is a decision.
         abstention: None never abstains for lack of confidence.
-        anomaly: None if it was not looked for.
+        texture, anomaly: None if it was not looked for.
 
     Raises:
         ValueError: if the evidence is not of one image or does not fit the calibrations, or an
@@ -213,10 +227,12 @@ def give_verdict(
         shown_set=tuple(model_class_names[c] for c in sets.shown),
         set_level=level,
         is_set_classwise=classwise,
-        log_odds=margin,
-        log_odds_standard_error=margin_error,
+        log_odds=float(log_p[0, best] - log_p[0, second]),
+        generative_log_odds=margin,
+        generative_log_odds_standard_error=margin_error,
         undecided_classes=tuple(model_class_names[c] for c in alive),
-        reasons=tuple(_reasons(log_p, abstention, anomaly)),
+        reasons=tuple(_reasons(log_p, abstention, texture, anomaly)),
+        texture=texture,
         anomaly=anomaly,
         cost=cost,
         weighting=weighting,
@@ -243,13 +259,21 @@ def _margin(evidence: Evidence, best: int, second: int) -> tuple[float | None, f
 
 
 def _reasons(
-    log_p: Array, abstention: AbstentionRule | None, anomaly: Anomaly | None
+    log_p: Array,
+    abstention: AbstentionRule | None,
+    texture: Anomaly | None,
+    anomaly: Anomaly | None,
 ) -> Iterator[str]:
     if abstention is not None and abstention.abstains(log_p)[0]:
         left, allowed = 1 / (1 + np.exp([log_odds(log_p).max(), abstention.log_odds_min]))
         yield (
             f"{100 * left:.2g} % is left for the other classes, and a risk of "
             f"{100 * abstention.risk:g} % allows {100 * allowed:.2g} %"
+        )
+    if texture is not None and texture.is_anomalous:
+        yield (
+            "its texture is unlike the reference cells', as under another stain or microscope "
+            f"({_anomaly_words(texture)})"
         )
     if anomaly is not None and anomaly.is_anomalous:
         yield f"it is unlike the reference cells of every class ({_anomaly_words(anomaly)})"
@@ -271,15 +295,14 @@ def _set_words(verdict: Verdict) -> str:
     return ", ".join(conforming) + (f"; kept: {', '.join(kept)}" if kept else "") + kind
 
 
-def _log_odds_words(verdict: Verdict) -> str:
-    pair = f"{verdict.best_class} to {verdict.runner_up}"
+def _race_words(verdict: Verdict, pair: str) -> str:
     if verdict.row == "head":
-        return f"{pair}: none, the head alone decides"
-    if verdict.log_odds is None:
-        return f"{pair}: none, one of them was pruned without a score"
-    error = verdict.log_odds_standard_error
+        return "none, the head alone decides"
+    if verdict.generative_log_odds is None:
+        return f"{pair}: none, the head had ruled one of them out"
+    error = verdict.generative_log_odds_standard_error
     spread = "" if error is None else f" ± {error:.2g}"
-    return f"{pair}: {verdict.log_odds:.4g}{spread} weighted nats ({verdict.weighting})"
+    return f"{pair}: {verdict.generative_log_odds:.4g}{spread} weighted nats ({verdict.weighting})"
 
 
 def _anomaly_words(anomaly: Anomaly) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffusion.cell_classifier import Looked
 from diffusion.latents import frame_region, framed, image_digest, latents_from_images
+from diffusion.verdict import Anomaly as VerdictAnomaly
 from diffusion.verdict import Verdict
 from service.evidence_map import evidence_map
 from service.model import Model, listed
@@ -101,11 +102,13 @@ def classify(model: Model, image: Image.Image, options: ClassificationOptions) -
         is_calibrated=is_calibrated,
         predictions=predictions,
         log_odds=verdict.log_odds,
-        log_odds_standard_error=verdict.log_odds_standard_error,
+        generative_log_odds=verdict.generative_log_odds,
+        generative_log_odds_standard_error=verdict.generative_log_odds_standard_error,
         undecided_classes=list(verdict.undecided_classes),
         excluded_classes=list(verdict.excluded_class_names),
         prediction_set=_prediction_set(verdict) if is_calibrated else None,
-        anomaly=_anomaly(verdict),
+        texture=_anomaly(verdict.texture),
+        anomaly=_anomaly(verdict.anomaly),
         evidence_map=explained,
         cost=cost,
         region=region,
@@ -224,13 +227,13 @@ def _prediction_set(verdict: Verdict) -> PredictionSet:
     )
 
 
-def _anomaly(verdict: Verdict) -> Anomaly | None:
-    if verdict.anomaly is None:
+def _anomaly(found: VerdictAnomaly | None) -> Anomaly | None:
+    if found is None:
         return None
     return Anomaly(
-        p_value=verdict.anomaly.p_value,
-        is_anomalous=verdict.anomaly.is_anomalous,
-        false_alarm_rate=verdict.anomaly.alarm_rate,
+        p_value=found.p_value,
+        is_anomalous=found.is_anomalous,
+        false_alarm_rate=found.alarm_rate,
     )
 
 
@@ -266,13 +269,14 @@ def _cautions(model: Model, verdict: Verdict, options: ClassificationOptions) ->
 
 def _anomaly_cautions(model: Model, verdict: Verdict) -> list[str]:
     reference, rate = model.settings.anomaly, model.settings.false_alarm_rate
-    if verdict.anomaly is None or reference is None:
+    if reference is None or (verdict.texture is None and verdict.anomaly is None):
         return []
     cautions = []
-    if verdict.row != "fused" or verdict.excluded_class_names:
+    # The texture is that of the image, whatever decides.
+    if verdict.anomaly is not None and (verdict.row != "fused" or verdict.excluded_class_names):
         cautions.append(
-            "The false-alarm rate is that of the row `fused` over all classes; it was not measured "
-            "with another row or declared classes."
+            "The false-alarm rate of `anomaly` is that of the row `fused` over all classes; it was "
+            "not measured with another row or declared classes."
         )
     smallest = 1 / (1 + len(reference.surprises))
     if smallest > rate:

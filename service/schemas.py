@@ -50,8 +50,8 @@ class ClassificationOptions(Options):
     risk: Rate | None = None
     """Largest rate of wrong verdicts among those that are given; the model's own by default."""
     anomaly: bool | None = None
-    """Whether to compare the image with the reference cells; by default wherever the model has
-    some."""
+    """Whether to compare the image with the reference cells in every respect, which takes passes of
+    its own; by default wherever the model has some. The texture is compared in any case."""
     evidence_map: bool = False
     """Whether to show where in the image the odds of the best two classes come from."""
     seed: Seed = 0
@@ -132,7 +132,7 @@ class PredictionSet(Answer):
 
 
 class Anomaly(Answer):
-    """Whether the image is like the reference cells of any class."""
+    """Whether the image is like the reference cells."""
 
     p_value: float
     """A cell like the reference gets one this small with this probability at most."""
@@ -159,7 +159,8 @@ class EvidenceMap(Answer):
     class_name: str
     rival_class_name: str
     log_odds: float
-    """Sum of the map, in weighted nats: that of the answer where both raced to the same end."""
+    """Sum of the map, in weighted nats: the answer's `generative_log_odds` where both raced to the
+    same end."""
     log_odds_standard_error: float | None
     bands: list[EvidenceBand]
     """They add up to `log_odds`."""
@@ -237,17 +238,22 @@ class Classification(Answer):
     """The probabilities were fitted on held-out cells, under this weighting."""
     predictions: list[Prediction]
     """Most probable first."""
-    log_odds: float | None
+    log_odds: float
+    """Of the best class to the next, in nats: the logarithm of their probabilities' ratio."""
+    generative_log_odds: float | None
     """Score of the best class minus that of the next; null if one of them did not race."""
-    log_odds_standard_error: float | None
+    generative_log_odds_standard_error: float | None
     undecided_classes: list[str]
     """Classes that the race left undecided; none if it left one."""
     excluded_classes: list[str]
     """Classes of the model that the request did not declare."""
     prediction_set: PredictionSet | None
     """Null where nothing is calibrated."""
+    texture: Anomaly | None
+    """Whether it looks close by as the reference cells do, at no cost; null with the row
+    `generative`, or where the model has no reference cells."""
     anomaly: Anomaly | None
-    """Null if it was not looked for."""
+    """In every respect; null if it was not looked for."""
     evidence_map: EvidenceMap | None
     """Null unless asked for."""
     cost: Cost

@@ -35,13 +35,13 @@ class Augmentation:
     """Range of the magnification's logarithm."""
     shift_px: float = 5.0
     """Largest shift at 64 px; other sizes in proportion."""
-    stain_mixing: float = 0.12
+    stain_mixing: float = 0.16
     """Standard deviation of what one colour's density takes from another's."""
-    stain_gain: float = 0.25
+    stain_gain: float = 0.36
     background: float = 0.14
     """Standard deviation of the logarithm of the ground's colour, and of its brightness."""
-    gamma: float = 0.2
-    blur_px: float = 1.2
+    gamma: float = 0.25
+    blur_px: float = 1.5
     noise: float = 0.06
     """Largest standard deviation of sensor noise, in latents."""
     balanced_fraction: float = 0.7

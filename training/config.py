@@ -93,13 +93,17 @@ class TrainingConfig:
                 "freeze_trunk with n_shared_stages=0 has no trunk to freeze; share one stage or "
                 "more."
             )
+        if self.patch_size < 2 or self.patch_size % 2:
+            raise ValueError(
+                f"patch_size={self.patch_size}; the network also looks at half patches, so use an "
+                "even number, such as 2 or 4."
+            )
         if self.image_size % (self.patch_size * 2 ** (len(self.widths) - 1)):
             raise ValueError(
                 f"image_size={self.image_size} does not divide into patches of {self.patch_size} "
                 f"and {len(self.widths)} resolutions; use a multiple of "
                 f"{self.patch_size * 2 ** (len(self.widths) - 1)}."
             )
-
         if self.n_shared_stages == 0 and self.noised_head_weight > 0:
             raise ValueError(
                 f"n_shared_stages=0 with noised_head_weight={self.noised_head_weight}: an encoder "

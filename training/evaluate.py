@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from torch import Tensor
 
-from diffusion.anomaly import assess
-from diffusion.cell_classifier import CellClassifier
+from diffusion.anomaly import Measurements, assess
+from diffusion.cell_classifier import CellClassifier, Looked
 from diffusion.checkpoint import Checkpoint
 from diffusion.classifier_settings import ROWS
 from diffusion.conformal import AbstentionRule, keyed_uniforms
 from diffusion.latents import latents_from_images
 from diffusion.probability import Row
 from studies.proportions import Proportion, wilson
-from training.data import DataError, LabelledImages
-from training.fitting import looked_with_progress, measured
+from training.data import DataError, LabelledImages, batches
+from training.fitting import IMAGES_AT_ONCE, looked_with_progress
+from training.progress import progress_bar
 from training.reliability import Calibration, Halves, calibrated_on, calibration_of, repeated_halves
 
 SET_LEVEL = 0.9
@@ -38,8 +40,14 @@ class RowEvaluation:
     calibration: Calibration
     risk: float | None
     """The rate of wrong verdicts that the checkpoint's rule vouches for; None if it has none."""
+    foreign_texture: Proportion | None
+    """Share of cells withheld for their texture; None where it is not measured."""
+    confident: Proportion
+    """Share of cells on which the rule of confidence does not abstain."""
+    wrong_confident: Proportion | None
+    """Share of wrong verdicts among those, whatever their texture; None if there is none."""
     given: Proportion
-    """Share of cells on which the rule does not abstain."""
+    """Share of cells that get a verdict: confident, and of no foreign texture."""
     wrong_given: Proportion | None
     """Share of wrong verdicts among those; None if none was given."""
     set_coverage: Proportion
@@ -60,6 +68,13 @@ class RowEvaluation:
             "calibration": self.calibration.as_json(),
             "abstention": {
                 "risk": self.risk,
+                "confident": _as_json(self.confident),
+                "wrong_confident": None
+                if self.wrong_confident is None
+                else _as_json(self.wrong_confident),
+                "foreign_texture": None
+                if self.foreign_texture is None
+                else _as_json(self.foreign_texture),
                 "given": _as_json(self.given),
                 "wrong_given": None if self.wrong_given is None else _as_json(self.wrong_given),
             },
@@ -126,6 +141,10 @@ class Evaluation:
         add("accuracy", [row.accuracy for row in each])
         for name in each[0].recall:
             add(f"recall {name}", [row.recall[name] for row in each])
+        add("confident", [row.confident for row in each])
+        add("wrong of those confident", [row.wrong_confident for row in each])
+        if any(row.foreign_texture is not None for row in each):
+            add("foreign texture", [row.foreign_texture for row in each])
         add("verdict given", [row.given for row in each])
         add("wrong of those given", [row.wrong_given for row in each])
         add("90 % set holds the class", [row.set_coverage for row in each])
@@ -160,7 +179,8 @@ def evaluate(
         checkpoint: the model.
         data: cells at the model's size; their class names are matched to the model's.
         candidates: classes that a laboratory declares; all of the model's by default.
-        anomaly: also measure which cells are flagged as anomalous.
+        anomaly: also measure which cells are flagged as anomalous, among all classes whatever is
+            declared: the rate of false alarms was measured so.
         n_halves: random halves of these cells on which sets and calibration are refitted; 0 none.
         seed: of the noise draws.
 
@@ -188,10 +208,10 @@ def evaluate(
     prepared = classifier.prepared(latents_from_images(data.images).to(checkpoint.device))
     uniforms = keyed_uniforms(data.digests, seed)
     rows: dict[Row, RowEvaluation] = {}
-    seconds = {}
+    seconds, seen = {}, {}
     for row in ROWS:
         started = time.perf_counter()
-        looked = looked_with_progress(
+        seen[row] = looked = looked_with_progress(
             classifier,
             prepared,
             data.digests,
@@ -209,11 +229,13 @@ def evaluate(
             else own.abstention.rule(own.default_risk)
         )
         sets = own.conformal.conforming(log_p, SET_LEVEL, uniforms=uniforms)
+        p_values = classifier.texture_p_values(looked)
         rows[row] = _evaluated(
             log_p,
             data.labels,
             names,
             rule,
+            None if p_values is None else p_values <= settings.false_alarm_rate,
             sets,
             gflop=float(looked.flops.mean() / 1e9),
             halves=repeated_halves(
@@ -228,8 +250,13 @@ def evaluate(
         )
     flagged = None
     if anomaly and settings.anomaly is not None:
-        seen = measured(classifier, prepared, data.digests, "Measuring anomaly")
-        flags = [a.is_anomalous(settings.false_alarm_rate) for a in assess(settings.anomaly, seen)]
+        of_all = seen["fused"]
+        if len(labels) < len(names):
+            of_all = looked_with_progress(
+                classifier, prepared, data.digests, "fused", "Classifying, all classes", seed=seed
+            )
+        cells = _measurements(classifier, prepared, data.digests, of_all, seed)
+        flags = [a.is_anomalous(settings.false_alarm_rate) for a in assess(settings.anomaly, cells)]
         flagged = wilson(sum(flags), len(flags))
     return Evaluation(
         rows=rows,
@@ -241,6 +268,30 @@ def evaluate(
         checkpoint_digest=checkpoint.digest,
         weighting=settings.weighting_name,
         seed=seed,
+    )
+
+
+def _measurements(
+    classifier: CellClassifier, prepared: Tensor, digests: Sequence[str], fused: Looked, seed: int
+) -> Measurements:
+    """What the anomaly score looks at, beyond what the fused row has seen already."""
+    log_p = classifier.settings.rows["fused"].posterior.log_probabilities(fused.evidence)
+    best = log_p.argmax(axis=1).tolist()
+    profiles = []
+    with progress_bar() as bar:
+        task = bar.add_task("Measuring anomaly", total=len(digests))
+        for chunk in batches(len(digests), IMAGES_AT_ONCE):
+            profiles.append(
+                classifier.profiles(prepared[chunk], digests[chunk], best[chunk], seed=seed)
+            )
+            bar.update(task, completed=chunk.stop)
+    assert fused.first is not None
+    return Measurements(
+        profiles=np.concatenate(profiles),
+        features=fused.first.features,
+        texture=fused.first.texture,
+        doubt=fused.first.doubt,
+        posteriors=np.exp(log_p),
     )
 
 
@@ -269,6 +320,7 @@ def _evaluated(
     labels: NDArray[np.int64],
     names: tuple[str, ...],
     rule: AbstentionRule | None,
+    is_foreign: NDArray[np.bool_] | None,
     sets: NDArray[np.bool_],
     *,
     gflop: float,
@@ -282,9 +334,9 @@ def _evaluated(
         for k, name in enumerate(names)
         if confusion[k].sum()
     }
-    is_given = np.ones(len(labels), dtype=np.bool_) if rule is None else ~rule.abstains(log_p)
-    n_given = int(is_given.sum())
-    n_wrong = int((verdicts != labels)[is_given].sum())
+    is_wrong = verdicts != labels
+    is_confident = np.ones(len(labels), dtype=np.bool_) if rule is None else ~rule.abstains(log_p)
+    is_given = is_confident if is_foreign is None else is_confident & ~is_foreign
     return RowEvaluation(
         balanced_accuracy=mean_of_proportions(list(recalls.values())),
         accuracy=wilson(int(np.trace(confusion)), len(labels)),
@@ -292,13 +344,20 @@ def _evaluated(
         confusion_matrix=confusion,
         calibration=calibration_of(np.exp(log_p), labels, rng=np.random.default_rng(0)),
         risk=None if rule is None else rule.risk,
-        given=wilson(n_given, len(labels)),
-        wrong_given=wilson(n_wrong, n_given) if n_given else None,
+        foreign_texture=None if is_foreign is None else _share(is_foreign),
+        confident=_share(is_confident),
+        wrong_confident=_share(is_wrong[is_confident]) if is_confident.any() else None,
+        given=_share(is_given),
+        wrong_given=_share(is_wrong[is_given]) if is_given.any() else None,
         set_coverage=wilson(int(sets[np.arange(len(labels)), labels].sum()), len(labels)),
         set_size=float(sets.sum(axis=1).mean()),
         gflop=gflop,
         halves=halves,
     )
+
+
+def _share(claims: NDArray[np.bool_]) -> Proportion:
+    return wilson(int(claims.sum()), len(claims))
 
 
 def mean_of_proportions(proportions: Sequence[Proportion]) -> Proportion:

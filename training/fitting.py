@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.anomaly import AnomalyReference, Measurements, fit_anomaly_reference
-from diffusion.cell_classifier import CellClassifier, Looked
+from diffusion.cell_classifier import CellClassifier, FirstView, Looked
 from diffusion.classifier_settings import ClassifierSettings, RowSettings
 from diffusion.conformal import (
     AbstentionCalibration,
@@ -49,6 +49,8 @@ WIDE = DrawPlan(log_snr_min=-2.0, log_snr_max=7.0, n_levels=9, n_blocks=1, turne
 """Where weights and density are learned: a pair in every unit of log-SNR."""
 N_RACE_LEVELS = 3
 """Width of the race's range, in levels of the wide plan. Fewer would hang on chance."""
+NEGLIGIBLE_LOG_LOSS = 0.01
+"""In nats: levels that lose less are as good as one another."""
 MIN_REFERENCE_PER_CLASS = 20
 
 
@@ -62,8 +64,12 @@ class FittingPlan:
     """Cells of each class, and as many altered ones, for the rows' calibration."""
     n_levels: int = 1
     """Pairs in a block of the race."""
-    generative_blocks: int = 1
-    fused_blocks: int = 1
+    generative_blocks: int = 4
+    fused_blocks: int = 4
+    """Budgets. Most races end after the first block, those of the fused row nearly all, as the head
+    starts its class far ahead."""
+    head_views: int = 4
+    look_again_below: float = 0.95
     altered: bool = True
     """Whether altered copies stand beside the cells that choose and calibrate."""
     seed: int = 0
@@ -115,7 +121,12 @@ def fit_classifier(
         turned=True,
     )
     plain = ClassifierSettings.uncalibrated(len(held_out.class_names), draw_plan).model_copy(
-        update={"generative_blocks": plan.generative_blocks, "fused_blocks": plan.fused_blocks}
+        update={
+            "generative_blocks": plan.generative_blocks,
+            "fused_blocks": plan.fused_blocks,
+            "head_views": plan.head_views,
+            "look_again_below": plan.look_again_below,
+        }
     )
 
     def classifier_with(settings: ClassifierSettings) -> CellClassifier:
@@ -142,7 +153,8 @@ def fit_classifier(
     if torch.equal(errors, errors[..., :1].expand_as(errors)):
         return _uncalibrated(plain, "the network denoises alike under every class; train it longer")
     labels = torch.from_numpy(np.concatenate([cells.labels for cells in tuning]))
-    levels, level_facts = _race_levels(errors, log_snr, labels)
+    kinds = torch.from_numpy(np.repeat(np.arange(len(tuning)), [len(cells) for cells in tuning]))
+    levels, level_facts = _race_levels(errors, log_snr, labels, kinds)
     draws = slice(2 * levels.start, 2 * levels.stop)  # two signs at each level
     errors, log_snr = errors[:, draws], log_snr[:, draws]
     narrow = _levels_of_wide(levels)
@@ -181,12 +193,17 @@ def fit_classifier(
         "rows": {},
     }
     row: Row
+    known = np.concatenate([cells.labels for cells in calibrating])
     for row in ("head", "generative", "fused"):
-        classifier = classifier_with(settings)
-        seen = [_looked(classifier, cells, row, f"Calibrating {row}") for cells in calibrating]
-        known = np.concatenate([cells.labels for cells in calibrating])
-        posterior = fit_posterior(_joined([one.evidence for one in seen]), known, row)
-        after = _looked(classifier, second, row, f"Measuring {row}")
+        # A first calibration tells how far ahead the head starts its class in the fused races; the
+        # second one is fitted on races with that start, as later verdicts come from such.
+        for _ in range(2 if row == "fused" else 1):
+            classifier = classifier_with(settings)
+            seen = [_looked(classifier, cells, row, f"Calibrating {row}") for cells in calibrating]
+            posterior = fit_posterior(_joined([one.evidence for one in seen]), known, row)
+            fitted = settings.rows[row].model_copy(update={"posterior": posterior})
+            settings = settings.model_copy(update={"rows": {**settings.rows, row: fitted}})
+        after = _looked(classifier_with(settings), second, row, f"Measuring {row}")
         log_p = posterior.log_probabilities(after.evidence)
         abstention, risk = _abstention(log_p, second.labels)
         of_row = RowSettings(
@@ -277,7 +294,10 @@ def looked_with_progress(
             tenths.at(chunk.stop)
     return Looked(
         head=_concatenated([part.head for part in parts]),
-        features=_concatenated([part.features for part in parts]),
+        first=None
+        if row == "generative"
+        else FirstView.joined([part.first for part in parts if part.first is not None]),
+        n_head_views=np.concatenate([part.n_head_views for part in parts]),
         races=None if row == "head" else [race for part in parts for race in part.races or []],
         flops=np.concatenate([part.flops for part in parts]),
         n_classes=parts[0].n_classes,
@@ -334,24 +354,37 @@ def _levels_of_wide(levels: range) -> DrawPlan:
     )
 
 
-def _race_levels(errors: Tensor, log_snr: Tensor, labels: Tensor) -> tuple[range, dict[str, Any]]:
+def _race_levels(
+    errors: Tensor, log_snr: Tensor, labels: Tensor, kinds: Tensor
+) -> tuple[range, dict[str, Any]]:
     """The neighbouring levels of the wide plan at which one pair tells classes apart best.
 
     A race begins with a single pair, so each level is judged by the log-loss of a pair alone, under
     a temperature of its own. Draws from levels that agree vary little, which is what lets a race
-    end early.
+    end early. Cells and altered copies (two `kinds`, (n,)) weigh alike: means of the logarithms, as
+    the altered ones' losses are several times the others'.
     """
     pairs = pair_scores(errors, log_snr, WIDE, robust)
-    log_losses = [_least_log_loss(pairs[:, j], labels) for j in range(pairs.shape[1])]
-    windows = [
-        float(np.mean(log_losses[i : i + N_RACE_LEVELS]))
-        for i in range(len(log_losses) - N_RACE_LEVELS + 1)
-    ]
+    n_levels, n_kinds = pairs.shape[1], int(kinds.max()) + 1
+    log_losses = np.array(
+        [
+            [
+                _least_log_loss(pairs[kinds == kind, j], labels[kinds == kind])
+                for j in range(n_levels)
+            ]
+            for kind in range(n_kinds)
+        ]
+    )
+    judged = np.log(log_losses + NEGLIGIBLE_LOG_LOSS).mean(axis=0)
+    windows = [judged[i : i + N_RACE_LEVELS].mean() for i in range(n_levels - N_RACE_LEVELS + 1)]
     first = int(np.argmin(windows))
     by_level = {
         f"{level:.1f}": {
-            "log_loss": log_losses[j],
-            "balanced_accuracy": _balanced_accuracy(pairs[:, j].numpy(), labels.numpy()),
+            "log_loss": log_losses[:, j].tolist(),
+            "balanced_accuracy": [
+                _balanced_accuracy(pairs[kinds == kind, j].numpy(), labels[kinds == kind].numpy())
+                for kind in range(n_kinds)
+            ],
         }
         for j, level in enumerate(log_snr[:, ::2].mean(dim=0).tolist())
     }
@@ -476,11 +509,7 @@ def measured(
             log_p = posterior.log_probabilities(looked.evidence)
             parts.append(classifier.measurements(prepared[chunk], digests[chunk], looked, log_p))
             bar.update(task, completed=chunk.stop)
-    return Measurements(
-        profiles=np.concatenate([part.profiles for part in parts]),
-        features=np.concatenate([part.features for part in parts]),
-        posteriors=np.concatenate([part.posteriors for part in parts]),
-    )
+    return Measurements.joined(parts)
 
 
 def _balanced_accuracy(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -1,9 +1,20 @@
 """The mean over left-out classes has the interval it should have; a class is left out whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks.anomaly import Scored, Trial, mean_auroc, separations, without_class
+from benchmarks import anomaly as benchmark
+from benchmarks.anomaly import (
+    Scored,
+    Trial,
+    half_of,
+    left_out_recipe,
+    mean_auroc,
+    separations,
+    without,
+)
 from training.data import LabelledImages
 from training.detection import auroc
 
@@ -68,7 +79,7 @@ def test_a_class_left_out_is_gone_from_cells_names_and_labels():
         class_names=("basophil", "ig", "platelet"),
         digests=tuple("abcdef"),
     )
-    rest = without_class(data, "ig")
+    rest = without(data, ["ig"])
     assert rest.class_names == ("basophil", "platelet")
     assert [rest.class_names[k] for k in rest.labels] == [
         "basophil",
@@ -77,6 +88,84 @@ def test_a_class_left_out_is_gone_from_cells_names_and_labels():
         "basophil",
     ]
     assert rest.digests == ("a", "c", "d", "f")
+
+
+def test_several_classes_left_out_are_all_gone():
+    data = LabelledImages(
+        images=np.zeros((4, 4, 4, 3), dtype=np.uint8),
+        labels=np.array([3, 0, 1, 2]),
+        class_names=("a", "b", "c", "d"),
+        digests=("of d", "of a", "of b", "of c"),
+    )
+    rest = without(data, ("d", "a"))
+    assert rest.class_names == ("b", "c")
+    assert rest.labels.tolist() == [0, 1]
+    assert rest.digests == ("of b", "of c")
+    assert without(data, []).digests == data.digests
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 8])
+def test_every_class_belongs_to_one_of_two_halves(n_classes):
+    names = tuple("abcdefgh"[:n_classes])
+    halves = {half_of(names, name) for name in names}
+    assert len(halves) == 2
+    assert sorted(name for half in halves for name in half) == list(names)
+    assert all(name in half_of(names, name) for name in names)
+    sizes = sorted(len(half) for half in halves)
+    assert sizes[1] - sizes[0] <= 1
+
+
+def test_a_recipe_names_what_was_left_out_and_where_it_starts(tmp_path):
+    recipe = left_out_recipe("smoke_test", ["a", "b"], 3.0, tmp_path)
+    assert recipe.name == "smoke_test without a, b"
+    assert (recipe.minutes, recipe.init_from) == (3.0, str(tmp_path))
+    assert left_out_recipe("smoke_test", ["a"], 3.0).init_from is None
+
+
+def test_no_network_that_looks_for_a_class_and_no_base_of_it_has_seen_the_class(
+    tmp_path, monkeypatch
+):
+    names = tuple("abcde")
+    data = LabelledImages(
+        images=np.zeros((10, 4, 4, 3), dtype=np.uint8),
+        labels=np.arange(10) % 5,
+        class_names=names,
+        digests=tuple(f"{names[i % 5]}{i}" for i in range(10)),
+    )
+    others = replace(data, digests=tuple(f"test cell {i}" for i in range(10)))
+    trained = {}
+
+    class MeasuringError(Exception):
+        """What follows the training is of no interest here."""
+
+    def recorded(config, cells, folder):
+        trained[folder] = (config, cells)
+        if not folder.name.startswith("base"):
+            raise MeasuringError
+
+    def read(folder, *args, **options):
+        return others if folder.name == "test" else data
+
+    monkeypatch.setattr(benchmark, "trained_without", recorded)
+    monkeypatch.setattr(benchmark, "read_images", read)
+    for name in names:
+        trained.clear()
+        with pytest.raises(MeasuringError):
+            benchmark.leave_out(
+                data=tmp_path,
+                test=tmp_path / "test",
+                recipe="smoke_test",
+                runs=tmp_path,
+                only=name,
+                per_class=2,
+                zeta_per_class=0,
+            )
+        (base, (_, seen_by_base)), (_, (config, seen)) = trained.items()
+        assert config.init_from == str(base)
+        assert not set(seen_by_base.class_names) & set(half_of(names, name))
+        assert set(seen.class_names) == set(names) - {name}
+        for cells in (seen_by_base, seen):
+            assert not any(digest.startswith(name) for digest in cells.digests)
 
 
 def test_cells_without_a_score_count_neither_as_normal_nor_as_found():

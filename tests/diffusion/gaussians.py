@@ -43,9 +43,22 @@ class Mixtures:
 
     def denoise(self, noised: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
         """E[x | noised, class], exactly. (n, d)"""
-        variance = self.scale**2 + sigmas.square()  # (n,)
         means = self.means[class_labels]  # (n, M, d)
         squared = (noised[:, None, :] - means).square().sum(-1)
+        return self._denoised(noised, sigmas, means, squared)
+
+    def share(self, noised: Tensor, sigmas: Tensor) -> tuple[Tensor, ...]:
+        """The same in two steps: first the squared distances to all classes, (n, K, M)."""
+        return noised, sigmas, (noised[:, None, None, :] - self.means).square().sum(-1)
+
+    def finish(self, shared: tuple[Tensor, ...], rows: Tensor, class_labels: Tensor) -> Tensor:
+        """Then each unit's own class. (U, d)"""
+        noised, sigmas, squared = (tensor[rows] for tensor in shared)
+        own = squared[torch.arange(len(rows)), class_labels]
+        return self._denoised(noised, sigmas, self.means[class_labels], own)
+
+    def _denoised(self, noised: Tensor, sigmas: Tensor, means: Tensor, squared: Tensor) -> Tensor:
+        variance = self.scale**2 + sigmas.square()  # (n,)
         of_component = torch.softmax(-squared / (2 * variance[:, None]), dim=1)
         kept = (self.scale**2 / variance)[:, None, None]
         each = means + kept * (noised[:, None, :] - means)

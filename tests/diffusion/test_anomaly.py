@@ -1,5 +1,6 @@
 """Anomaly scores: the stated rate of false alarms holds, and what is odd is found."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from diffusion.anomaly import (
+    PARTS,
     AnomalyReference,
     Measurements,
     Tail,
@@ -19,27 +21,35 @@ from diffusion.anomaly import (
 from diffusion.mahalanobis import fit_class_gaussians, ledoit_wolf, six_digits
 from diffusion.zeta import normalised_class_errors, zeta, zeta_corrected
 
-N_CLASSES, N_BINS, N_FEATURES = 4, 10, 16
+N_CLASSES, N_BINS, N_FEATURES, N_TEXTURES = 4, 10, 16, 12
 HIGH, LOW = range(4), range(6, 10)
 _rng = np.random.default_rng(0)
 PROFILE_MEANS = _rng.normal(0, 0.4, (N_CLASSES, N_BINS))
 PROFILE_MIX = np.eye(N_BINS) + 0.3 * _rng.normal(size=(N_BINS, N_BINS))
 FEATURE_MEANS = 2 * _rng.normal(size=(N_CLASSES, N_FEATURES))
 FEATURE_MIX = np.linalg.qr(_rng.normal(size=(N_FEATURES,) * 2))[0] * np.geomspace(0.3, 2, 16)
+# Classes differ in the first six statistics of the texture and are alike in the others.
+TEXTURE_MEANS = 3 * _rng.normal(size=(N_CLASSES, N_TEXTURES)) * (np.arange(N_TEXTURES) < 6)
+EVERY_PART = (*PARTS, "high_noise", "profile", "features", "disagreement")
 
 
-def cells(n, seed, *, classes=N_CLASSES, profile_shift=0.0, feature_shift=0.0):
-    """Cells with heavy tails; profiles and features depend on the class and on each other."""
+def cells(
+    n, seed, *, profile_shift=0.0, feature_shift=0.0, texture_shift=0.0, texture_size=1.0, doubt=0.0
+):
+    """Cells with heavy tails; all that is measured depends on the class and on each other."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(classes, size=n)
+    labels = rng.integers(N_CLASSES, size=n)
     size = rng.standard_t(5, size=(n, N_BINS))
     profiles = PROFILE_MEANS[labels] + 0.15 * size @ PROFILE_MIX.T + profile_shift
     inner = rng.normal(size=(n, N_FEATURES)) + 0.3 * size[:, :1] + feature_shift
+    close = texture_size * rng.normal(size=(n, N_TEXTURES)) + 0.3 * size[:, 1:2]
     posteriors = np.full((n, N_CLASSES), 0.02 / (N_CLASSES - 1))
     posteriors[np.arange(n), labels] = 0.98
     made = Measurements(
         profiles=profiles,
         features=FEATURE_MEANS[labels] + inner @ FEATURE_MIX.T,
+        texture=TEXTURE_MEANS[labels] + close + texture_shift,
+        doubt=rng.gumbel(size=n) + 0.5 * size[:, 2] + doubt,
         posteriors=posteriors,
         others={"disagreement": rng.exponential(size=n)},
     )
@@ -48,12 +58,19 @@ def cells(n, seed, *, classes=N_CLASSES, profile_shift=0.0, feature_shift=0.0):
 
 def fitted(seed=0, n=400, **options):
     reference_cells, labels = cells(n, 1000 + seed)
+    options = {"parts": EVERY_PART} | options
     return fit_anomaly_reference(reference_cells, labels, high_noise=HIGH, low_noise=LOW, **options)
 
 
 @cache
 def reference():
     return fitted()
+
+
+@cache
+def by_default():
+    made, labels = cells(400, 1000)
+    return fit_anomaly_reference(made, labels, high_noise=HIGH, low_noise=LOW)
 
 
 def p_values(made, of=None):
@@ -66,19 +83,23 @@ def p_values(made, of=None):
 @pytest.fixture(scope="module")
 def null_p_values():
     """One new cell for each of many references: independent, as the guarantee wants them."""
-    found = [assess(fitted(seed, n=160), cells(1, 50_000 + seed)[0])[0] for seed in range(500)]
-    return np.array([(one.p_value, one.bonferroni_p_value) for one in found])
+    found = []
+    for seed in range(500):
+        of, (new, _) = fitted(seed, n=160), cells(1, 50_000 + seed)
+        (one,) = assess(of, new)
+        found.append((one.p_value, one.bonferroni_p_value, of.texture_p_values(new.texture)[0]))
+    return np.array(found)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
-@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("column", [0, 1, 2])
 def test_false_alarms_stay_within_the_stated_rate(null_p_values, rate, column):
     n_alarms = (null_p_values[:, column] <= rate).sum()
     assert binom.sf(n_alarms - 1, len(null_p_values), rate) > 1e-3
 
 
 def test_the_second_calibration_uses_the_whole_rate_where_bonferroni_cannot(null_p_values):
-    combined, bonferroni = (null_p_values <= 0.3).mean(axis=0)
+    combined, bonferroni, _ = (null_p_values <= 0.3).mean(axis=0)
     assert combined > 0.24
     assert bonferroni < combined
 
@@ -97,28 +118,34 @@ def is_high(i):
 
 
 ANOMALIES = {
-    "more error at high noise": ({"profile_shift": 0.5 * is_high(3)}, "high_noise"),
-    "less error at high noise": ({"profile_shift": -0.5 * is_high(3)}, "high_noise"),
-    "more error at low noise": ({"profile_shift": 0.5 * ~is_high(5)}, "low_noise"),
-    "too smooth: less error at low noise": ({"profile_shift": -0.5 * ~is_high(5)}, "low_noise"),
+    "more error at high noise": ({"profile_shift": 0.6 * is_high(3)}, "high_noise"),
+    "less error at high noise": ({"profile_shift": -0.6 * is_high(3)}, "high_noise"),
+    "more error at low noise": ({"profile_shift": 0.6 * ~is_high(5)}, "low_noise"),
+    "too smooth: less error at low noise": ({"profile_shift": -0.6 * ~is_high(5)}, "low_noise"),
     "a profile of another form": (
         {"profile_shift": 0.6 * np.cos(np.pi * np.arange(N_BINS))},
         "profile",
     ),
-    "unknown features": ({"feature_shift": np.linspace(-2.5, 2.5, N_FEATURES)}, "features"),
+    "unknown features": ({"feature_shift": np.linspace(-3, 3, N_FEATURES)}, "features"),
+    "another stain": ({"texture_shift": np.linspace(-6, 6, N_TEXTURES)}, "texture"),
+    "more noise": ({"texture_size": 3.0}, "texture"),
+    "a head in doubt": ({"doubt": 8.0}, "doubt"),
 }
 
 
 @pytest.mark.parametrize("name", ANOMALIES)
 def test_an_anomaly_is_found_and_the_part_that_sees_it_says_so(name):
     changes, part = ANOMALIES[name]
-    found = assess(reference(), cells(200, 7, **changes)[0])
+    of = by_default() if part in PARTS else reference()
+    found = assess(of, cells(200, 7, **changes)[0])
     assert np.mean([one.is_anomalous(0.05) for one in found]) > 0.6
     assert np.median([one.parts[part] for one in found]) < 0.05
 
 
 def test_the_second_calibration_finds_more_than_bonferroni():
-    found = assess(reference(), cells(400, 8, profile_shift=0.25, feature_shift=0.5)[0])
+    found = assess(
+        reference(), cells(400, 8, profile_shift=0.25, feature_shift=0.5, texture_size=1.2)[0]
+    )
     combined = np.mean([one.p_value <= 0.05 for one in found])
     assert combined > np.mean([one.bonferroni_p_value <= 0.05 for one in found]) + 0.05
 
@@ -140,10 +167,123 @@ def test_a_score_of_ones_own_can_be_a_part():
     assert np.mean(p_values((odd, None), of) < 0.05) > 0.9
 
 
+def test_features_and_profile_do_not_count_by_default():
+    assert by_default().part_names == ("low_noise", "texture", "relative_texture", "doubt")
+    new, _ = cells(100, 7)
+    unknown, _ = cells(100, 7, feature_shift=np.linspace(-5, 5, N_FEATURES))
+    assert assess(by_default(), unknown) == assess(by_default(), new)
+    assert np.median(p_values((unknown, None))) < np.median(p_values((new, None))) / 4
+
+
+def test_doubt_counts_and_an_unusually_sure_head_is_no_anomaly():
+    # All cells from one seed: these differ in nothing else.
+    usual, sure, unsure = (cells(200, 7, doubt=shift)[0] for shift in (0.0, -8.0, 8.0))
+    of = [np.array([one.parts["doubt"] for one in assess(by_default(), c)]) for c in (sure, unsure)]
+    assert np.median(of[0]) > 0.99
+    assert np.median(of[1]) < 0.01
+    flags = [(p_values((c, None), by_default()) <= 0.05).mean() for c in (usual, unsure)]
+    assert flags[1] > flags[0] + 0.3
+
+
+# The texture alone, which every pass of the head gives.
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3, 0.7])
+def test_the_texture_uses_the_whole_rate(null_p_values, rate):
+    n_alarms = (null_p_values[:, 2] <= rate).sum()
+    # p-values are multiples of 1/81.
+    assert binom.cdf(n_alarms, len(null_p_values), np.floor(81 * rate) / 81) > 1e-3
+
+
+@pytest.mark.parametrize("of", [reference, by_default])
+def test_the_p_value_of_the_texture_alone_is_that_of_the_whole_assessment(of):
+    new, _ = cells(80, 6, texture_size=1.3)
+    in_the_whole = [one.parts["texture"] for one in assess(of(), new)]
+    assert of().texture_p_values(new.texture).tolist() == in_the_whole
+    assert len(set(in_the_whole)) > 30
+
+
+def test_the_texture_of_a_cell_is_judged_alike_alone_and_among_others():
+    texture = cells(20, 5)[0].texture
+    together = by_default().texture_p_values(texture)
+    alone = [by_default().texture_p_values(texture[[i]])[0] for i in range(20)]
+    assert together.tolist() == alone
+
+
+def test_a_texture_like_none_of_the_reference_gets_the_smallest_p_value_there_is():
+    shifts = np.linspace(-20, 20, N_TEXTURES)
+    odd, _ = cells(50, 8, texture_shift=shifts)
+    assert set(by_default().texture_p_values(odd.texture)) == {1 / 201}
+
+
+def texture_parts(n=40_000):
+    """Two Gaussians of known means, 4 apart in the first of three statistics, and their fit."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    texture = rng.normal(size=(n, 3)) + np.array([[-2, 0, 0], [2, 0, 0]])[labels]
+    made = Measurements(
+        profiles=rng.normal(size=(n, 4)),
+        features=rng.normal(size=(n, 2)),
+        texture=texture,
+        doubt=rng.normal(size=n),
+        posteriors=np.eye(2)[labels],
+    )
+    return fit_anomaly_reference(made, labels, high_noise=[0], low_noise=[3]).fitted, texture
+
+
+def relative(fitted_parts, texture):
+    return (
+        fitted_parts.texture_distances(texture)
+        - fitted_parts.all_textures.squared_distances(texture)[:, 0]
+    )
+
+
+def test_texture_is_the_distance_to_the_nearest_class_and_relative_to_that_to_all():
+    # Within classes the covariance is the identity; around the mean of all, diag(1 + 4, 1, 1).
+    fitted_parts, texture = texture_parts()
+    x = texture[:200]
+    nearest = (np.abs(x[:, 0]) - 2) ** 2 + x[:, 1] ** 2 + x[:, 2] ** 2
+    whole = x[:, 0] ** 2 / 5 + x[:, 1] ** 2 + x[:, 2] ** 2
+    np.testing.assert_allclose(fitted_parts.texture_distances(x), nearest, atol=0.3)
+    np.testing.assert_allclose(relative(fitted_parts, x), nearest - whole, atol=0.3)
+    n = len(x)
+    scores = fitted_parts.scores(
+        Measurements(
+            profiles=np.zeros((n, 4)),
+            features=np.zeros((n, 2)),
+            texture=x,
+            doubt=np.arange(float(n)),
+            posteriors=np.full((n, 2), 0.5),
+        )
+    )
+    np.testing.assert_allclose(scores["texture"] ** 2, fitted_parts.texture_distances(x))
+    np.testing.assert_allclose(scores["relative_texture"], relative(fitted_parts, x))
+    np.testing.assert_array_equal(scores["doubt"], np.arange(n))
+
+
+def test_what_varies_alike_in_all_classes_hardly_counts_in_the_relative_distance():
+    """Ren et al. (2021): a direction in which classes do not differ cancels, which is why the
+    p-value that withholds verdicts takes the plain distance; one in which they do counts for a
+    share of what it does there."""
+    fitted_parts, _ = texture_parts()
+
+    def grown(shift):
+        at = np.array([2.0, 0, 0]) + np.array([[0, 0, 0], shift])
+        plain = np.diff(fitted_parts.texture_distances(at))[0]
+        return plain, np.diff(relative(fitted_parts, at))[0]
+
+    plain, remaining = grown([0, 5, 5])
+    assert plain == pytest.approx(50, rel=0.05)
+    assert abs(remaining) < 0.05 * plain
+    plain, remaining = grown([10, 0, 0])
+    assert plain == pytest.approx(100, rel=0.05)
+    assert remaining == pytest.approx(100 - (12**2 - 2**2) / 5, rel=0.05)
+
+
 # What the answer may and may not depend on.
 
 
-def test_units_of_profiles_and_features_do_not_matter():
+def test_units_do_not_matter():
     made, labels = cells(300, 1)
     new, _ = cells(60, 2, profile_shift=0.1)
     stretch, shift = np.geomspace(0.2, 5, N_FEATURES), np.linspace(-5, 5, N_FEATURES)
@@ -152,11 +292,13 @@ def test_units_of_profiles_and_features_do_not_matter():
         return Measurements(
             profiles=3 * one.profiles - 1,
             features=stretch * one.features + shift,
+            texture=np.geomspace(5, 0.2, N_TEXTURES) * one.texture - 2,
+            doubt=2 * one.doubt - 30,
             posteriors=one.posteriors,
             others=one.others,
         )
 
-    options = {"high_noise": HIGH, "low_noise": LOW}
+    options = {"high_noise": HIGH, "low_noise": LOW, "parts": EVERY_PART}
     straight = assess(fit_anomaly_reference(made, labels, **options), new)
     other = assess(fit_anomaly_reference(rescaled(made), labels, **options), rescaled(new))
     np.testing.assert_allclose(
@@ -178,16 +320,18 @@ def test_what_is_written_judges_as_what_was_fitted():
     assert assess(AnomalyReference.model_validate_json(written), new) == assess(reference(), new)
 
 
-def test_a_reference_of_the_usual_size_takes_less_than_100_kilobytes():
+def test_a_reference_of_the_usual_size_takes_less_than_400_kilobytes():
     rng = np.random.default_rng(0)
     labels = np.arange(500) % 8
     made = Measurements(
         profiles=rng.normal(size=(500, 12)),
         features=rng.normal(size=(500, 64)),
+        texture=rng.normal(size=(500, 160)),
+        doubt=rng.normal(size=500),
         posteriors=rng.dirichlet(np.ones(8), 500),
     )
     of = fit_anomaly_reference(made, labels, high_noise=range(4), low_noise=range(8, 12))
-    assert len(of.model_dump_json()) < 100_000
+    assert len(of.model_dump_json()) < 400_000
 
 
 def test_no_cell_both_fits_and_is_ranked():
@@ -201,6 +345,16 @@ def test_no_cell_both_fits_and_is_ranked():
     assert of_own.min() >= 1 / 201
     ranks = np.sort(conformal_p_values(*[np.array(again.surprises).sum(axis=1)] * 2))
     np.testing.assert_allclose(ranks, np.arange(2, 202) / 201)
+
+
+def test_joined_measurements_are_those_of_all_parts_in_their_order():
+    whole, _ = cells(30, 5)
+    parts = [whole.where(np.arange(start, stop)) for start, stop in ((0, 7), (7, 8), (8, 30))]
+    joined = Measurements.joined(parts)
+    for name in ("profiles", "features", "texture", "doubt", "posteriors"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    np.testing.assert_array_equal(joined.others["disagreement"], whole.others["disagreement"])
+    assert assess(reference(), joined) == assess(reference(), whole)
 
 
 def test_another_seed_divides_the_cells_in_another_way():
@@ -354,6 +508,12 @@ def test_a_class_with_few_cells_is_refused():
         )
 
 
+def test_the_texture_of_a_reference_that_does_not_rank_it_is_refused():
+    of = fitted(parts=["high_noise", "doubt"])
+    with pytest.raises(ValueError, match="ranks high_noise, doubt and not texture; fit it again"):
+        of.texture_p_values(cells(1, 1)[0].texture)
+
+
 def test_an_unknown_part_is_refused():
     with pytest.raises(ValueError, match=r"parts=\('magic',\); choose some of high_noise"):
         fitted(parts=["magic"])
@@ -361,11 +521,11 @@ def test_an_unknown_part_is_refused():
 
 def test_cells_measured_in_another_way_are_refused():
     new, _ = cells(3, 1)
-    other = Measurements(
-        profiles=new.profiles[:, :5], features=new.features, posteriors=new.posteriors
-    )
+    other = replace(new, profiles=new.profiles[:, :5])
     with pytest.raises(ValueError, match="measure both with the same model and plan"):
         assess(reference(), other)
+    with pytest.raises(ValueError, match=r"\(10, 16, 5, 4, 'disagreement'\) but the reference has"):
+        assess(reference(), replace(new, texture=new.texture[:, :5]))
 
 
 def test_a_measurement_that_is_not_a_number_is_refused():
@@ -373,12 +533,15 @@ def test_a_measurement_that_is_not_a_number_is_refused():
     new.features[1, 1] = np.nan
     with pytest.raises(ValueError, match="features holds a value that is not a finite number"):
         new.where(np.arange(3))
+    with pytest.raises(ValueError, match="doubt holds a value that is not a finite number"):
+        replace(cells(3, 1)[0], doubt=np.array([0, np.inf, 0]))
 
 
 def test_measurements_of_other_images_are_refused():
     new, _ = cells(3, 1)
-    with pytest.raises(ValueError, match="features has 2 rows for 3 profiles"):
-        Measurements(profiles=new.profiles, features=new.features[:2], posteriors=new.posteriors)
+    for name in ("features", "texture", "doubt", "posteriors"):
+        with pytest.raises(ValueError, match=f"{name} has 2 rows for 3 profiles"):
+            replace(new, **{name: getattr(new, name)[:2]})
 
 
 # The published score.

@@ -1,5 +1,9 @@
-"""The production classifier against Bayes' rule: exact denoisers in, exact posteriors out."""
+"""The production classifier against Bayes' rule: exact denoisers in, exact posteriors out.
 
+All of it goes the way that answers go: packed races, a trunk that classes share, the posterior.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -7,22 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.classifier import (
-    Classification,
-    block_log_likelihoods,
-    classify,
-    elbo,
-    paired_class_errors,
-    posterior,
-    robust,
-)
+from diffusion.classifier import paired_class_errors
 from diffusion.draws import DrawPlan, fitted_density, keyed_draws
 from diffusion.elimination import BlockVariancePrior, fit_block_variance_prior
 from diffusion.network import Whole
 from diffusion.packing import race_many
+from diffusion.probability import Evidence, PosteriorCalibration
 from diffusion.racing import RaceResult
 from diffusion.schedule import sigmas_from_log_snr
-from diffusion.weighting import binned_margins
+from diffusion.weighting import binned_margins, block_log_likelihoods, elbo, robust
 from tests.diffusion.gaussians import Mixtures
 
 SMALL = DrawPlan(n_levels=4, n_blocks=3)
@@ -39,28 +36,47 @@ def digests(n: int) -> list[str]:
     return [f"image-{i}" for i in range(n)]
 
 
-def classified(
-    problem: Mixtures, points: torch.Tensor, plan: DrawPlan, **options
-) -> Classification:
-    labels = options.pop("class_labels", range(len(problem.means)))
-    denoise = options.pop("denoise", problem.denoise)
-    return classify(
-        Whole(denoise),
+def raced(
+    split: Mixtures | Whole,
+    points: torch.Tensor,
+    plan: DrawPlan,
+    *,
+    labels: Sequence[int] | None = None,
+    **options,
+) -> list[RaceResult]:
+    """Races of all classes over the whole plan, unless told otherwise."""
+    labels = range(len(split.means)) if labels is None else labels
+    defaults = {"weighting": elbo, "alpha": 0.0, "max_blocks": plan.n_blocks, "micro_batch": 4096}
+    return race_many(
+        split,
         points,
         digests(len(points)),
-        labels,
+        [labels] * len(points),
         plan,
-        weighting=options.pop("weighting", elbo),
-        micro_batch=4096,
-        **options,
+        **(defaults | options),
     )
+
+
+def scores_of(results: list[RaceResult]) -> torch.Tensor:
+    """Log-likelihoods up to a constant of each image. (B, K)"""
+    return torch.stack([result.scores for result in results])
+
+
+def errors_of(results: list[RaceResult]) -> torch.Tensor:
+    """Monte-Carlo errors of the scores' distances to the winner. (B, K)"""
+    return torch.stack([result.standard_errors for result in results])
+
+
+def margins_of(results: list[RaceResult]) -> torch.Tensor:
+    """Log-likelihood of the first class minus the second's. (B,)"""
+    return scores_of(results)[:, 0] - scores_of(results)[:, 1]
 
 
 @cache
 def pilot(name: str, plan: DrawPlan) -> list[RaceResult]:
     """All errors of other points of the same problem, for densities and variance priors."""
     points, _ = PROBLEMS[name][0].sample(8, seed=1)
-    return raced(PROBLEMS[name][0], points, plan, alpha=0.0, max_blocks=4)
+    return raced(PROBLEMS[name][0], points, plan, max_blocks=4)
 
 
 def fitted_plan(name: str, **options) -> DrawPlan:
@@ -78,19 +94,6 @@ def fitted_prior(name: str, plan: DrawPlan) -> BlockVariancePrior:
     return fit_block_variance_prior(torch.stack(blocks))
 
 
-def raced(problem: Mixtures, points: torch.Tensor, plan: DrawPlan, **options) -> list[RaceResult]:
-    return race_many(
-        Whole(problem.denoise),
-        points,
-        digests(len(points)),
-        [range(len(problem.means))] * len(points),
-        plan,
-        weighting=elbo,
-        micro_batch=4096,
-        **options,
-    )
-
-
 @dataclass(frozen=True)
 class Outcome:
     """Exact log-likelihoods, and scores with their errors. (B, K) each"""
@@ -105,19 +108,15 @@ class Outcome:
 def outcome(name: str, way: str) -> Outcome:
     problem, n_points, n_blocks = PROBLEMS[name]
     points, _ = problem.sample(n_points)
-    exact = problem.log_densities(points)
-    if way == "whole plan":
-        result = classified(problem, points, DrawPlan(**WIDE, n_blocks=n_blocks))
-        n_passes = n_points * result.n_forward_passes
-        return Outcome(exact, result.scores, result.standard_errors, n_passes)
-    plan = DrawPlan(**WIDE) if way == "race" else fitted_plan(name)
+    plan = fitted_plan(name) if way == "race over a fitted density" else DrawPlan(**WIDE)
     # So cautious that no class leaves before its standard error is well known.
-    results = raced(problem, points, plan, alpha=1e-6, max_blocks=n_blocks, n_opt=40)
+    options = {} if way == "whole plan" else {"alpha": 1e-6, "n_opt": 40}
+    results = raced(problem, points, plan, max_blocks=n_blocks, **options)
     return Outcome(
-        exact,
-        torch.stack([r.scores for r in results]),
-        torch.stack([r.standard_errors for r in results]),
-        sum(r.n_class_passes for r in results),
+        problem.log_densities(points),
+        scores_of(results),
+        errors_of(results),
+        sum(result.n_class_passes for result in results),
     )
 
 
@@ -144,7 +143,12 @@ def test_the_posterior_is_within_a_hundredth_of_bayes(name, way, has_prior):
     n_classes = found.exact.shape[1]
     log_prior = torch.arange(1.0, n_classes + 1).log() if has_prior else torch.zeros(n_classes)
     bayes = (found.exact + log_prior).softmax(dim=1)
-    estimated = posterior(found.scores, temperature=1.0, log_prior=log_prior)
+    as_they_are = PosteriorCalibration(
+        row="generative", generative_scale=1.0, class_bias=(0.0,) * n_classes, n_cells=1
+    )
+    evidence = Evidence(scores=found.scores.numpy(), standard_errors=found.standard_errors.numpy())
+    log_p = as_they_are.log_probabilities(evidence, log_prior=log_prior.numpy())
+    estimated = torch.from_numpy(log_p).exp()
     # A race stops as soon as a class is beaten: its score is known to its standard error only.
     known = 0.0 if way == "whole plan" else 4 * (bayes * found.standard_errors).sum(dim=1)
     assert ((estimated - bayes).abs().amax(dim=1) - known).max() <= 0.01
@@ -195,8 +199,7 @@ def test_a_finite_range_is_exact_once_its_two_end_terms_are_added(density):
     problem = Mixtures.two_moons()
     points, _ = problem.sample(8)
     plan = DrawPlan(log_snr_min=-2, log_snr_max=4, n_levels=24, n_blocks=200, density=density)
-    scores = classified(problem, points, plan).scores
-    estimated = scores[:, 0] - scores[:, 1]
+    estimated = margins_of(raced(problem, points, plan))
     ends = []
     for log_snr in (plan.log_snr_min, plan.log_snr_max):
         sigma = float(np.exp(-log_snr / 2))
@@ -222,7 +225,7 @@ def test_a_fitted_density_estimates_the_same_ratios_with_a_smaller_error():
     exact = two_best.values[:, 0] - two_best.values[:, 1]
     rms = []
     for plan in plans:
-        results = raced(problem, points, plan, alpha=0.0, max_blocks=60)
+        results = raced(problem, points, plan, max_blocks=60)
         errors, log_snr = (
             torch.stack([getattr(r, field) for r in results]) for field in ("errors", "log_snr")
         )
@@ -255,7 +258,7 @@ def test_uniform_timestep_weights_miss_bayes_even_at_their_best_temperature():
     exact = problem.log_densities(points).softmax(dim=1)
     worst = []
     for weighting in (elbo, uniform_timestep_weights):
-        scores = classified(problem, points, plan, weighting=weighting).scores
+        scores = scores_of(raced(problem, points, plan, weighting=weighting))
         errors = [
             float(((scores / t).softmax(dim=1) - exact).abs().max())
             for t in np.geomspace(1e-3, 1e3, 400)
@@ -268,12 +271,10 @@ def test_uniform_timestep_weights_miss_bayes_even_at_their_best_temperature():
 def test_swapped_labels_flip_the_sign():
     problem = Mixtures.two_moons()
     points, _ = problem.sample(10)
-    scores = classified(problem, points, SMALL).scores
-    swapped = classified(
-        problem, points, SMALL, denoise=lambda z, s, labels: problem.denoise(z, s, 1 - labels)
-    ).scores
-    torch.testing.assert_close(swapped, -scores)
-    assert scores.abs().min() > 0
+    margins = margins_of(raced(problem, points, SMALL))
+    swapped = Whole(lambda noised, sigmas, labels: problem.denoise(noised, sigmas, 1 - labels))
+    torch.testing.assert_close(margins_of(raced(swapped, points, SMALL, labels=[0, 1])), -margins)
+    assert margins.abs().min() > 0
 
 
 def test_noise_that_differs_between_classes_needs_more_than_ten_times_the_draws():
@@ -286,7 +287,7 @@ def test_noise_that_differs_between_classes_needs_more_than_ten_times_the_draws(
         log_snr = torch.stack([d.log_snr for d in draws]).double()
         noise = torch.stack([d.noise for d in draws]).double()
         errors = paired_class_errors(
-            Whole(problem.denoise), points, sigmas_from_log_snr(log_snr), noise, torch.arange(2)
+            problem, points, sigmas_from_log_snr(log_snr), noise, torch.arange(2)
         )
         weights = 6 * torch.ones_like(errors)
         return (weights * errors).view(12, plan.n_blocks, -1, 2).mean(dim=2)
@@ -300,35 +301,18 @@ def test_noise_that_differs_between_classes_needs_more_than_ten_times_the_draws(
 # What the answer may and may not depend on.
 
 
-def test_an_answer_does_not_depend_on_neighbours_chunks_or_order():
-    problem = Mixtures.random(3, 2, 16, 0.5)
-    points, _ = problem.sample(5)
-    together = classified(problem, points, SMALL).scores
-    for i, digest in enumerate(digests(5)):
-        alone = classify(
-            Whole(problem.denoise),
-            points[[i]],
-            [digest],
-            range(3),
-            SMALL,
-            weighting=elbo,
-            micro_batch=7,
-        )
-        torch.testing.assert_close(alone.scores[0], together[i], rtol=1e-4, atol=1e-9)
-
-
 def test_the_order_of_the_classes_only_reorders_the_answer():
     problem = Mixtures.random(3, 2, 16, 0.5)
     points, _ = problem.sample(4)
-    straight = classified(problem, points, SMALL)
-    turned = classified(problem, points, SMALL, class_labels=[2, 0, 1])
-    torch.testing.assert_close(turned.posteriors, straight.posteriors[:, [2, 0, 1]])
+    straight = scores_of(raced(problem, points, SMALL))
+    turned = scores_of(raced(problem, points, SMALL, labels=[2, 0, 1]))
+    torch.testing.assert_close(turned, straight[:, [2, 0, 1]])
 
 
 def test_another_seed_gives_other_draws_and_the_same_seed_the_same():
     problem = Mixtures.random(3, 2, 16, 0.5)
     points, _ = problem.sample(4)
-    scores = [classified(problem, points, SMALL, seed=seed).scores for seed in (0, 0, 1)]
+    scores = [scores_of(raced(problem, points, SMALL, seed=seed)) for seed in (0, 0, 1)]
     assert torch.equal(scores[0], scores[1])
     assert not torch.equal(scores[0], scores[2])
 
@@ -336,24 +320,9 @@ def test_another_seed_gives_other_draws_and_the_same_seed_the_same():
 def test_the_standard_error_halves_with_four_times_the_draws():
     problem = Mixtures.random(2, 2, 16, 0.5)
     points, _ = problem.sample(20)
-    errors = [
-        classified(problem, points, DrawPlan(n_levels=3, n_blocks=n)).standard_errors.mean()
-        for n in (64, 256)
-    ]
+    plan = DrawPlan(n_levels=3)
+    errors = [errors_of(raced(problem, points, plan, max_blocks=n)).mean() for n in (64, 256)]
     assert float(errors[1] / errors[0]) == pytest.approx(0.5, abs=0.1)
-
-
-def test_classes_that_the_model_cannot_tell_apart_tie_exactly():
-    points = torch.randn(3, 4, 8, 8)
-    result = classify(
-        Whole(lambda noised, sigmas, labels: noised / (1 + sigmas.view(-1, 1, 1, 1))),
-        points,
-        digests(3),
-        range(3),
-        SMALL,
-        weighting=robust,
-    )
-    assert torch.equal(result.posteriors[:, 0], result.posteriors[:, 2])
 
 
 def test_a_perfect_denoiser_leaves_no_error_and_a_lazy_one_all_of_the_noise():
@@ -376,20 +345,18 @@ def test_turned_views_leave_a_symmetric_model_unmoved():
     def denoise(noised, sigmas, labels):
         return noised * blind[labels].view(-1, 1, 1, 1)
 
-    plan = DrawPlan(n_levels=4, n_blocks=400)
     straight, turned = (
-        classify(
+        raced(
             Whole(denoise),
             latents,
-            digests(2),
-            range(2),
-            plan.model_copy(update={"turned": is_turned}),
+            DrawPlan(n_levels=4, n_blocks=400, turned=is_turned),
+            labels=[0, 1],
             weighting=robust,
         )
         for is_turned in (False, True)
     )
-    difference = (straight.scores - turned.scores).abs()
-    assert (difference <= 6 * straight.standard_errors.amax(dim=1, keepdim=True)).all()
+    difference = (margins_of(straight) - margins_of(turned)).abs()
+    assert (difference <= 6 * errors_of(straight).amax(dim=1)).all()
 
 
 def test_robust_weights_turn_the_score_towards_high_noise():
@@ -401,33 +368,3 @@ def test_robust_weights_turn_the_score_towards_high_noise():
     damped = block_log_likelihoods(errors, log_snr, plan, robust)
     assert equal[0, 0, 0] == pytest.approx(0)
     assert damped[0, 0, 0] - damped[0, 0, 1] == pytest.approx(-np.exp(-0.5) * 2 / 2 + np.exp(-1.5))
-
-
-# Refusals.
-
-
-def test_one_candidate_class_is_refused():
-    with pytest.raises(ValueError, match="at least two different candidate classes"):
-        classified(Mixtures.two_moons(), torch.zeros(1, 2).double(), SMALL, class_labels=[1])
-
-
-def test_a_repeated_candidate_class_is_refused():
-    with pytest.raises(ValueError, match="at least two different candidate classes"):
-        classified(Mixtures.two_moons(), torch.zeros(1, 2).double(), SMALL, class_labels=[1, 1])
-
-
-def test_a_missing_digest_is_refused():
-    with pytest.raises(ValueError, match="1 digests and 2 sets of candidates for 2 images"):
-        classify(
-            Whole(Mixtures.two_moons().denoise),
-            torch.zeros(2, 2),
-            ["a"],
-            [0, 1],
-            SMALL,
-            weighting=elbo,
-        )
-
-
-def test_an_empty_range_of_levels_is_refused():
-    with pytest.raises(ValueError, match=r"log_snr_min=4.0 is not below log_snr_max=1.0"):
-        DrawPlan(log_snr_min=4, log_snr_max=1)

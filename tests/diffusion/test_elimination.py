@@ -17,20 +17,26 @@ from diffusion.elimination import (
 )
 
 PRIOR = BlockVariancePrior(degrees_of_freedom=4.5, scale=1.7)
+HEAVY = BlockVariancePrior(degrees_of_freedom=1.7, scale=12.0)  # as real cells may have it
 N_RUNS = 2000
 
 
-def log_e(differences, precision, prior=None):
+def log_e(differences, precision, prior=None, null_mean=0.0):
     d = np.asarray(differences, dtype=float)
     return log_e_values(
-        len(d), d.sum(), (d**2).sum(), effect_precision=precision, prior=prior
+        len(d),
+        d.sum(),
+        (d**2).sum(),
+        effect_precision=precision,
+        prior=prior,
+        null_mean=null_mean,
     ).item()
 
 
 # The closed form.
 
 
-def marginal_likelihood_ratio(d, precision, prior):
+def marginal_likelihood_ratio(d, precision, prior, null_mean=0.0):
     """By integration over ln(variance) and, above the line, over the effect size."""
 
     def density_of_variance(variance):
@@ -40,16 +46,17 @@ def marginal_likelihood_ratio(d, precision, prior):
         half = v * s2 / 2 / variance
         return half ** (v / 2) * exp(-half)  # to a constant that cancels
 
-    def likelihood(effect, log_variance):
+    def likelihood(mean, log_variance):
         variance = exp(log_variance)
-        squares = ((d - effect * variance**0.5) ** 2).sum()
+        squares = ((d - mean) ** 2).sum()
         return (
             variance ** (-len(d) / 2) * exp(-squares / 2 / variance) * density_of_variance(variance)
         )
 
     def with_effect(log_variance):
         def integrand(effect):
-            return likelihood(effect, log_variance) * exp(-(effect**2) * precision / 2)
+            mean = effect * exp(log_variance / 2)
+            return likelihood(mean, log_variance) * exp(-(effect**2) * precision / 2)
 
         end = 8 * precision**-0.5
         area = integrate.quad(integrand, -end, end, limit=200, points=[0])[0]
@@ -57,7 +64,8 @@ def marginal_likelihood_ratio(d, precision, prior):
 
     # Not to infinity: what lies beyond is below 1e-12 of the whole.
     above = integrate.quad(with_effect, -14, 26, limit=200)[0]
-    return above / integrate.quad(lambda log_variance: likelihood(0, log_variance), -14, 26)[0]
+    below = integrate.quad(lambda log_variance: likelihood(null_mean, log_variance), -14, 26)
+    return above / below[0]
 
 
 @pytest.mark.parametrize("prior", [None, PRIOR])
@@ -65,6 +73,21 @@ def marginal_likelihood_ratio(d, precision, prior):
 def test_the_e_value_is_the_ratio_of_the_marginal_likelihoods(d, prior):
     exact = marginal_likelihood_ratio(np.array(d), 0.6, prior)
     assert np.exp(log_e(d, 0.6, prior)) == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("null_mean", [-4.0, 0.7, 9.0])
+@pytest.mark.parametrize("d", [(1.5,), (3.0, 2.5, -0.4, 1.0)])
+def test_the_e_value_against_another_mean_is_that_ratio_too(d, null_mean):
+    exact = marginal_likelihood_ratio(np.array(d), 0.6, PRIOR, null_mean)
+    assert np.exp(log_e(d, 0.6, PRIOR, null_mean)) == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("prior", [HEAVY, PRIOR])
+def test_one_difference_is_bounded_evidence_against_zero_and_unbounded_against_a_mean(prior):
+    precision = 0.1
+    bound = prior.degrees_of_freedom / 2 * np.log(1 + 1 / precision)
+    assert log_e([1e6 * prior.scale], precision, prior) == pytest.approx(bound, rel=1e-6)
+    assert log_e([prior.scale], precision, prior, null_mean=-1e6 * prior.scale) > 2 * bound
 
 
 def test_one_difference_tells_something_with_a_prior_and_nothing_without():
@@ -84,14 +107,20 @@ def test_the_e_value_does_not_grow_on_average_when_the_classes_are_equally_good(
     variance = PRIOR.degrees_of_freedom * PRIOR.scale**2
     variance /= rng.chisquare(PRIOR.degrees_of_freedom, (200_000, 1))
     d = rng.normal(size=(200_000, 4)) * variance**0.5
-    for prior in (None, PRIOR):
-        e = np.exp(log_e_values(4, d.sum(1), (d**2).sum(1), effect_precision=1.0, prior=prior))
+    for prior, mean in ((None, 0.0), (PRIOR, 0.0), (PRIOR, -1.0)):
+        x = d + mean
+        e = np.exp(
+            log_e_values(
+                4, x.sum(1), (x**2).sum(1), effect_precision=1.0, prior=prior, null_mean=mean
+            )
+        )
         assert e.mean() == pytest.approx(1, abs=4 * e.std() / len(e) ** 0.5)
 
 
 def test_exact_ties_are_no_evidence():
     for prior in (None, PRIOR):
         assert log_e([0.0, 0.0, 0.0], 0.5, prior) <= 0
+    assert log_e([3.0, 3.0, 3.0], 0.5, PRIOR, null_mean=3.0) <= 0
 
 
 # Error rates: two identical classes.
@@ -129,6 +158,50 @@ def test_two_identical_classes_are_told_apart_at_most_as_often_as_stated(alpha, 
     assert (times > 0).mean() <= alpha
 
 
+def wrong_eliminations(differences, lead, error_rate, prior):
+    """Share of runs in which a leader, `lead` ahead by its head start, ever beats the other class.
+
+    The sum of both differs by `differences`.
+    """
+    n = np.arange(1, differences.shape[1] + 1)
+    of_draws = differences - lead
+    evidence = log_e_values(
+        n,
+        of_draws.cumsum(axis=1),
+        (of_draws**2).cumsum(axis=1),
+        effect_precision=tightest_effect_precision(3, error_rate, prior),
+        prior=prior,
+        null_mean=-lead,
+    )
+    is_out = (evidence >= -np.log(error_rate)) & (differences.cumsum(axis=1) > 0)
+    return is_out.any(axis=1).mean()
+
+
+@pytest.mark.parametrize("prior", [PRIOR, HEAVY])
+@pytest.mark.parametrize("tails", ["normal", "t, 4 d.f."])
+@pytest.mark.parametrize("lead", [-20.0, -2.0, 0.5, 2.0, 6.0, 20.0, 200.0])
+def test_a_class_that_makes_up_for_its_head_start_leaves_at_most_as_often_as_stated(
+    lead, tails, prior
+):
+    rng = np.random.default_rng(1)
+    tied = null_differences(rng, (N_RUNS, 100), tails, prior)
+    for alpha in (0.05, 0.05 / 7):
+        # Either class may be called the one that is wrongly beaten, so each has half of them.
+        either = sum(
+            wrong_eliminations(sign * tied, sign * lead * prior.scale, alpha, prior)
+            for sign in (-1, 1)
+        )
+        assert either <= alpha
+
+
+@pytest.mark.parametrize("behind", [0.2, 1.0, 5.0])
+@pytest.mark.parametrize("lead", [0.0, 2.0, 6.0])
+def test_a_class_that_is_better_than_the_leader_leaves_no_more_often(lead, behind):
+    rng = np.random.default_rng(2)
+    differences = null_differences(rng, (N_RUNS, 100), "normal", PRIOR) - behind * PRIOR.scale
+    assert wrong_eliminations(differences, lead * PRIOR.scale, 0.05, PRIOR) <= 0.05
+
+
 @pytest.mark.parametrize("prior", [None, PRIOR])
 def test_different_classes_are_told_apart(prior):
     rng = np.random.default_rng(2)
@@ -150,8 +223,51 @@ def test_only_a_prior_lets_a_class_go_after_one_block():
 def test_the_leader_is_never_beaten():
     rng = np.random.default_rng(0)
     for n in range(1, 8):
-        leader, beaten = beaten_classes(rng.normal(size=(n, 5)), error_rate=0.5, n_opt=2)
-        assert not beaten[leader]
+        for prior in (None, PRIOR):
+            leader, beaten = beaten_classes(
+                rng.normal(size=(n, 5)),
+                error_rate=0.5,
+                n_opt=2,
+                prior=prior,
+                head_start=rng.normal(size=5),
+            )
+            assert not beaten[leader]
+
+
+def test_the_leader_is_the_best_with_its_head_start():
+    options = {"error_rate": 0.05, "n_opt": 3, "prior": PRIOR}
+    assert beaten_classes([[0.0, -1, -2]], **options)[0] == 0
+    assert beaten_classes([[0.0, -1, -2]], head_start=[0, 2, 2.5], **options)[0] == 1
+
+
+def test_without_a_prior_a_head_start_is_a_part_of_the_differences():
+    rng = np.random.default_rng(7)
+    for _ in range(50):
+        blocks, head_start = rng.normal(size=(5, 4)) * [1, 3, 9, 1], 10 * rng.normal(size=4)
+        leader, beaten = beaten_classes(blocks, error_rate=0.3, n_opt=3, head_start=head_start)
+        same_leader, same = beaten_classes(blocks + head_start, error_rate=0.3, n_opt=3)
+        assert leader == same_leader
+        assert beaten.tolist() == same.tolist()
+
+
+def test_the_lead_by_head_start_that_one_block_needs_to_decide():
+    # Draws that say nothing, in units of the prior's scale: about a head start's own power.
+    for degrees_of_freedom, error_rate, needed in (
+        (1.7, 0.05, 6.0),
+        (1.7, 0.05 / 7, 15.5),
+        (4.5, 0.05, 3.8),
+        (4.5, 0.05 / 7, 6.3),
+    ):
+        prior = BlockVariancePrior(degrees_of_freedom=degrees_of_freedom, scale=12.0)
+        for lead, is_out in ((0.98 * needed, False), (1.02 * needed, True)):
+            _, beaten = beaten_classes(
+                [[0.0, 0.0]],
+                error_rate=error_rate,
+                n_opt=3,
+                prior=prior,
+                head_start=[12 * lead, 0],
+            )
+            assert beaten[1] == is_out
 
 
 @pytest.mark.parametrize("prior", [None, PRIOR])
@@ -282,6 +398,11 @@ def test_standard_errors_without_a_prior_are_the_textbooks():
 def test_one_block_cannot_be_optimal_without_a_prior():
     with pytest.raises(ValueError, match="one block tells nothing; give at least 2"):
         tightest_effect_precision(1, 0.05)
+
+
+def test_a_null_mean_without_a_prior_is_refused():
+    with pytest.raises(ValueError, match="subtract it from the differences, or give a prior"):
+        log_e([1.0, 2.0], 0.1, null_mean=1.0)
 
 
 def test_a_prior_needs_two_blocks():

@@ -8,6 +8,7 @@ from diffusion.network import (
     N_APPEARANCE,
     N_FEATURES,
     CellDenoiser,
+    FineStem,
     PreconditionedNetwork,
     Whole,
     WienerFilter,
@@ -118,15 +119,7 @@ def test_nearly_clean_images_come_back_as_they_are(n_shared_stages):
 
 @pytest.mark.parametrize("n_shared_stages", STAGES)
 def test_an_untrained_network_starts_as_the_identity_of_its_preconditioning(n_shared_stages):
-    torch.manual_seed(0)
-    network = CellDenoiser(
-        image_size=16,
-        n_classes=2,
-        widths=(16, 32),
-        n_blocks=(1, 1),
-        n_decoder_blocks=(1, 1),
-        n_shared_stages=n_shared_stages,
-    )
+    network = fresh_network(n_shared_stages=n_shared_stages)
     raw = network(torch.randn(2, 3, 16, 16), torch.zeros(2), torch.tensor([0, 1]))
     assert raw.abs().max() == 0
 
@@ -188,6 +181,71 @@ def test_what_the_wiener_filter_adds_is_the_same_for_every_class(n_shared_stages
     added = with_filter - network(*every)
     assert added.abs().max() > 1e-2
     torch.testing.assert_close(added, added[:1].expand_as(added), atol=1e-5, rtol=1e-5)
+
+
+# The fine stem.
+
+
+def fresh_network(**changes) -> CellDenoiser:
+    torch.manual_seed(0)
+    options = {"image_size": 16, "n_classes": N_CLASSES, "widths": (16, 32)}
+    return CellDenoiser(**(options | {"n_blocks": (1, 1), "n_decoder_blocks": (1, 1)} | changes))
+
+
+def head_loss(network):
+    """Cross-entropy of the head on images without noise."""
+    images, _ = drawn(2)
+    return torch.nn.functional.cross_entropy(network.head_logits(images), torch.tensor([0, 1]))
+
+
+def test_the_fine_stem_starts_at_zero_whatever_its_other_weights_are():
+    network = fresh_network().eval().requires_grad_(False)
+    images, _ = drawn(2)
+    before = network.head_logits(images)
+    for layer in (network.fine_stem.enter, network.fine_stem.block):
+        for parameter in layer.parameters():
+            torch.nn.init.normal_(parameter)
+    assert torch.equal(network.head_logits(images), before)
+    torch.nn.init.normal_(network.fine_stem.leave.weight)
+    assert (network.head_logits(images) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("patch_size", [2, 4, 8])
+def test_the_fine_stem_looks_at_half_patches_and_answers_with_one_feature_a_patch(patch_size):
+    stem = FineStem(3, patch_size, fine=16, coarse=32, n_embedding=8)
+    images, embedding = torch.randn(2, 3, 16, 16), torch.randn(2, 8)
+    n_patches = 16 // patch_size
+    assert stem.enter(images).shape == (2, 16, 2 * n_patches, 2 * n_patches)
+    assert stem(images, embedding).shape == (2, 32, n_patches, n_patches)
+    noised, sigmas = drawn(2)
+    network = small_network(patch_size=patch_size)
+    assert network(noised, sigmas.log(), torch.arange(2)).shape == noised.shape
+
+
+def test_the_fine_stem_tells_apart_what_the_patches_stem_cannot():
+    # A texture and its negative: all that is linear in a patch sees them add up to nothing.
+    torch.manual_seed(0)
+    stem = FineStem(3, 4, fine=16, coarse=32, n_embedding=8)
+    torch.nn.init.normal_(stem.leave.weight)
+    texture, embedding = torch.randn(1, 3, 16, 16), torch.randn(1, 8)
+    both = stem(texture, embedding) + stem(-texture, embedding)
+    assert (both - 2 * stem(0 * texture, embedding)).abs().max() > 0.1
+
+
+def test_the_heads_gradient_reaches_the_fine_stem_at_once_and_then_all_of_it():
+    fresh = fresh_network()
+    head_loss(fresh).backward()
+    assert fresh.fine_stem.leave.weight.grad.abs().max() > 0
+    learned = small_network().requires_grad_(True)
+    head_loss(learned).backward()
+    for name, parameter in learned.fine_stem.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_patches_that_cannot_be_halved_are_refused(patch_size):
+    with pytest.raises(ValueError, match=rf"patch_size={patch_size} has no half .* even one"):
+        CellDenoiser(image_size=48, patch_size=patch_size)
 
 
 # What is shared, and what is told.
@@ -260,7 +318,7 @@ def test_clean_looks_and_unknown_looks_are_told_apart():
         denoised_by(network.split(appearance=look), noised, sigmas, torch.tensor([0, 1]))
         for look in ("clean", "any")
     ]
-    assert (answers[0] - answers[1]).abs().max() > 1e-3
+    assert (answers[0] - answers[1]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("n_shared_stages", [0, 1])
@@ -365,8 +423,11 @@ def test_operations_are_counted_as_by_hand():
     )
     noise = 2 * 64 * n + 2 * n * n
     fine, coarse = (2 * convolution(16, 16, side=s) + 2 * n * 2 * 16 for s in (4, 2))
+    # The fine stem's 32 channels on twice the side, entered by kernels of 4.
+    half_patches = convolution(3, 32, kernel=4, side=8) + 2 * convolution(32, 32, side=8)
+    stems = convolution(48, 16) + half_patches + 2 * n * 2 * 32 + convolution(32, 16)
     down = convolution(16, 16, side=2)
-    encoder = noise + convolution(48, 16) + fine + down + coarse
+    encoder = noise + stems + fine + down + coarse
     lateral = sum(convolution(n_in, 16, kernel=k) for n_in in (16, 48) for k in (3, 1))
     wiener = 2 * convolution(48, 48, kernel=1) + 2 * n * 48
     up = convolution(16, 16, kernel=1, side=2)
@@ -387,11 +448,11 @@ def test_a_network_of_one_level_is_counted_as_by_hand():
     )
     noise = 2 * 64 * n + 2 * n * n
     block = 2 * (2 * 9 * 16 * 16 * 16) + 2 * n * 2 * 16
+    half_patches = 2 * 16 * 3 * 32 * 64 + 2 * (2 * 9 * 32 * 32 * 64) + 2 * n * 2 * 32
+    stems = 2 * 9 * 48 * 16 * 16 + half_patches + 2 * 9 * 32 * 16 * 16
     wiener = 2 * (2 * 48 * 48 * 16) + 2 * n * 48
     assert len(network.laterals) == 0
-    assert network.flops().trunk == (
-        noise + 2 * 9 * 48 * 16 * 16 + block + 2 * 16 * N_FEATURES + wiener
-    )
+    assert network.flops().trunk == noise + stems + block + 2 * 16 * N_FEATURES + wiener
 
 
 def test_each_further_shared_stage_moves_operations_from_the_class_to_the_trunk():

@@ -18,6 +18,7 @@ from tests.diffusion.gaussians import Mixtures
 
 UNIT = DrawPlan(log_snr_min=0, log_snr_max=1, n_levels=1)
 PRIOR = BlockVariancePrior(degrees_of_freedom=8, scale=1.0)
+HEAVY = BlockVariancePrior(degrees_of_freedom=1.7, scale=1.0)  # as real cells may have it
 
 
 def new_race(labels, **options):
@@ -157,6 +158,142 @@ def test_among_identical_classes_each_survives_as_often_as_stated(prior):
         # Differences of two classes have twice the variance of one.
         sd = PRIOR.scale * (v / rng.chisquare(v) / 2) ** 0.5
         race = run(new_race(range(4), alpha=alpha, prior=prior), sd * rng.normal(size=(6, 4)))
+        n_lost += ~np.isin(range(4), race.undecided)
+    assert (n_lost / 2000 <= alpha).all()
+
+
+# One race with a head start.
+
+
+def same_results(one, other):
+    return (
+        (one.winner, one.undecided, one.n_blocks) == (other.winner, other.undecided, other.n_blocks)
+        and torch.equal(one.scores, other.scores)
+        and torch.equal(one.standard_errors, other.standard_errors)
+    )
+
+
+@pytest.mark.parametrize("prior", [PRIOR, None])
+def test_a_head_start_of_nothing_is_none_to_the_last_bit(prior):
+    rng = np.random.default_rng(2)
+    for _ in range(100):
+        blocks = rng.normal(size=(6, 4)) * [1, 3, 9, 1]
+        options = {"alpha": 0.4, "prior": prior}
+        without = run(new_race(range(4), **options), blocks).result()
+        with_zeros = run(new_race(range(4), head_start=[0] * 4, **options), blocks).result()
+        assert same_results(with_zeros, without)
+
+
+@pytest.mark.parametrize("prior", [PRIOR, None])
+def test_a_head_start_that_all_classes_have_changes_nothing(prior):
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        blocks = rng.normal(size=(6, 4)) * [1, 3, 9, 1]
+        # In eighths, so that adding a constant rounds nothing.
+        head_start = rng.integers(-80, 80, 4) / 8
+        one, other = (
+            new_race(range(4), alpha=0.4, prior=prior, head_start=head_start + constant)
+            for constant in (0, -4096)
+        )
+        assert same_results(run(one, blocks).result(), run(other, blocks).result())
+
+
+@pytest.mark.parametrize("prior", [PRIOR, HEAVY])
+@pytest.mark.parametrize("n_classes", range(2, 9))
+def test_a_huge_head_start_leaves_one_class_after_one_block(n_classes, prior):
+    rng = np.random.default_rng(n_classes)
+    for favourite in range(n_classes):
+        head_start = -1e4 * rng.uniform(1, 5, n_classes)
+        head_start[favourite] = 0
+        blocks = rng.normal(size=(6, n_classes))
+        race = run(new_race(range(n_classes), prior=prior, head_start=head_start), blocks)
+        assert (race.undecided, race.n_blocks) == ((favourite,), 1)
+        assert race.result().winner == favourite
+
+
+def test_however_large_a_head_start_one_block_is_taken():
+    race = new_race([4, 2], head_start=[0, 1e9])
+    assert race.wanted() == (Wanted(block=0, class_labels=(4, 2)),)
+    assert not race.is_over
+
+
+def test_the_same_draws_decide_where_the_head_is_sure_and_go_on_where_it_is_not():
+    blocks = np.zeros((6, 2))
+    sure, unsure = (run(new_race([4, 2], head_start=[h, 0]), blocks) for h in (20, 0.5))
+    assert (sure.undecided, sure.n_blocks) == ((4,), 1)
+    assert (unsure.undecided, unsure.n_blocks) == ((4, 2), 6)
+
+
+def test_the_scores_reported_do_not_contain_the_head_start():
+    blocks = np.random.default_rng(0).normal(size=(6, 3)) * 0.3 + [0, 0.5, 0.2]
+    race = new_race([4, 2, 7], alpha=0.0, prior=None, head_start=[10, -10, 3])
+    result = run(race, blocks).result()
+    assert result.winner == 4
+    differences = blocks - blocks[:, [0]]
+    np.testing.assert_allclose(result.scores, differences.mean(axis=0), atol=1e-9)
+    assert result.scores[0] == 0
+    assert (result.scores[1:] > 0).all()
+    textbook = differences.std(axis=0, ddof=1) / 6**0.5
+    np.testing.assert_allclose(result.standard_errors, textbook, atol=1e-9)
+
+
+def test_draws_that_exceed_a_lower_head_start_win():
+    blocks = np.random.default_rng(0).normal(size=(6, 2)) * 0.5 + [0, 30]
+    behind_in_one_block = run(new_race([4, 2], head_start=[20, 0], max_blocks=1), blocks)
+    assert behind_in_one_block.result().winner == 2
+    race = run(new_race([4, 2], head_start=[20, 0]), blocks)
+    assert (race.undecided, race.result().winner) == ((2,), 2)
+    too_far = run(new_race([4, 2], head_start=[50, 0]), blocks).result()
+    assert (too_far.winner, too_far.undecided) == (4, (4,))
+    assert too_far.scores[1] == pytest.approx(30, abs=1)
+
+
+def test_a_class_that_left_keeps_its_distance_by_the_draws_alone():
+    # The race of the test above it, in which 2 beats 7 and 4 overtakes 2, with the head's share.
+    prior = BlockVariancePrior(degrees_of_freedom=8, scale=2.0)
+    head_start = [1, 0, -20]
+    race = new_race([4, 2, 7], max_blocks=2, prior=prior, alpha=0.02, head_start=head_start)
+    result = run(race, [[-10, 0, 3], [11, 0, 0]]).result()
+    assert (result.winner, result.undecided) == (4, (4, 2))
+    # 7 was 3 ahead of 2 by the block in which both took part, and 20 behind by its head start.
+    assert result.scores.tolist() == pytest.approx([0, -0.5, -0.5 + 3])
+
+
+def test_the_winner_is_never_a_class_that_was_beaten_with_a_head_start_either():
+    rng = np.random.default_rng(0)
+    n_eliminated = n_above = 0
+    for _ in range(200):
+        head_start = rng.normal(size=5) * 4
+        race = new_race(range(5), alpha=0.5, head_start=head_start)
+        result = run(race, rng.normal(size=(6, 5)) * [1, 3, 9, 1, 3]).result()
+        assert result.winner in result.undecided
+        standing = result.scores.numpy() + head_start
+        assert standing.argmax() == result.winner
+        assert result.scores[result.winner] == result.standard_errors[result.winner] == 0
+        n_eliminated += 5 - len(result.undecided)
+        n_above += int((result.scores > 0).sum())
+    assert n_eliminated > 200
+    assert n_above > 50
+
+
+def test_alpha_zero_eliminates_nothing_whatever_the_head_start():
+    race = new_race([4, 2], alpha=0.0, max_blocks=3, head_start=[1e6, 0])
+    assert len(race.wanted()) == 3
+    assert run(race, [[0.0, 1]] * 3).undecided == (4, 2)
+
+
+@pytest.mark.parametrize(("prior", "unit"), [(PRIOR, 1.5), (HEAVY, 10.0)])
+def test_among_classes_that_tie_with_their_head_starts_each_survives_as_often_as_stated(
+    prior, unit
+):
+    # 2000 races of 4 classes: what the head gives to one, the expected draws give to the others.
+    rng = np.random.default_rng(1)
+    alpha, n_lost, v = 0.1, np.zeros(4), prior.degrees_of_freedom
+    for _ in range(2000):
+        sd = prior.scale * (v / rng.chisquare(v) / 2) ** 0.5
+        head_start = unit * rng.normal(size=4)
+        race = new_race(range(4), alpha=alpha, prior=prior, head_start=head_start)
+        run(race, sd * rng.normal(size=(6, 4)) - head_start)
         n_lost += ~np.isin(range(4), race.undecided)
     assert (n_lost / 2000 <= alpha).all()
 
@@ -346,6 +483,45 @@ def test_an_exact_denoisers_answer_does_not_depend_on_its_batch_either():
     assert differences_of_log_odds(alone, together) <= 1e-9
 
 
+def test_each_image_has_the_head_start_of_its_own_candidates():
+    points, _ = PROBLEM.sample(3)
+    results = race_many(
+        Whole(PROBLEM.denoise),
+        points,
+        digests(3),
+        [(0, 1), (1, 2, 0), (2, 1)],
+        PLAN,
+        weighting=elbo,
+        alpha=0.05,
+        max_blocks=4,
+        prior=PRIOR,
+        head_starts=[(1e6, 0), (0, 1e6, 0), (0, 1e6)],
+    )
+    assert [result.winner for result in results] == [0, 2, 1]
+    assert {result.n_blocks for result in results} == {1}
+
+
+def test_an_answer_with_a_head_start_does_not_depend_on_its_batch():
+    points, _ = PROBLEM.sample(64)
+    head_starts = 4 * np.random.default_rng(4).normal(size=(64, 3))
+    together = raced(Whole(PROBLEM.denoise), points, PLAN, head_starts=head_starts)
+    order = np.random.default_rng(5).permutation(64)
+    names = [digests(64)[i] for i in order]
+    shuffled = raced(
+        Whole(PROBLEM.denoise),
+        points[order],
+        PLAN,
+        names=names,
+        head_starts=head_starts[order],
+        micro_batch=7,
+    )
+    expected = [together[i] for i in order]
+    assert len({result.n_blocks for result in together}) >= 2
+    assert differences_of_log_odds(shuffled, expected) <= 1e-9
+    for field in ("winner", "undecided", "n_blocks"):
+        assert [getattr(r, field) for r in shuffled] == [getattr(r, field) for r in expected]
+
+
 def test_classes_that_the_model_cannot_tell_apart_stay_in_the_race():
     blind = Whole(lambda noised, sigmas, labels: noised / (1 + sigmas.view(-1, 1, 1, 1)))
     (result,) = raced(blind, torch.randn(1, 3, 8, 8), PLAN)
@@ -377,6 +553,18 @@ def test_one_block_as_the_sharpest_is_refused_without_a_prior():
         new_race([0, 1], prior=None, n_opt=1)
 
 
+@pytest.mark.parametrize("head_start", [[1.0], [1.0, 2, 3], 1.0])
+def test_a_head_start_is_counted(head_start):
+    with pytest.raises(ValueError, match="for 2 candidate classes; give one number for each"):
+        new_race([0, 1], head_start=head_start)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_head_start_that_is_no_finite_number_is_refused(number):
+    with pytest.raises(ValueError, match="give finite numbers, and leave a class that cannot win"):
+        new_race([0, 1], head_start=[0, number])
+
+
 def test_blocks_out_of_order_are_refused():
     race = new_race([0, 1])
     with pytest.raises(ValueError, match="hand in its blocks in order"):
@@ -397,3 +585,8 @@ def test_a_result_before_the_first_block_is_refused():
 def test_images_digests_and_candidates_are_counted():
     with pytest.raises(ValueError, match="2 digests and 3 sets of candidates for 3 images"):
         raced(Whole(PROBLEM.denoise), torch.zeros(3, 16), PLAN, names=digests(2))
+
+
+def test_head_starts_are_counted_too():
+    with pytest.raises(ValueError, match="2 head starts for 3 images; give one for each image"):
+        raced(Whole(PROBLEM.denoise), torch.zeros(3, 16), PLAN, head_starts=[[0] * 3] * 2)

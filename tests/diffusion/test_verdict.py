@@ -70,12 +70,18 @@ CLOSE = [1.5, 2.0, -4.0, -9.0]
 
 
 def test_a_clear_verdict_reads_so():
-    assert str(verdict(CLEAR, abstention=RULE, anomaly=Anomaly(p_value=0.43, alarm_rate=0.05))) == (
+    seen = {
+        "texture": Anomaly(p_value=0.71, alarm_rate=0.05),
+        "anomaly": Anomaly(p_value=0.43, alarm_rate=0.05),
+    }
+    assert str(verdict(CLEAR, abstention=RULE, **seen)) == (
         "verdict     eosinophil (over 99.9 %)\n"
         "candidates  basophil, eosinophil, monocyte, platelet (all classes of the model)\n"
         "next        monocyte under 0.1 %, basophil under 0.1 %\n"
         "90 % set    eosinophil\n"
-        "log-odds    eosinophil to monocyte: 8 ± 0.25 weighted nats (robust)\n"
+        "log-odds    eosinophil to monocyte: 7.904 nats\n"
+        "race        eosinophil to monocyte: 8 ± 0.25 weighted nats (robust)\n"
+        "texture     p = 0.71, above the alarm rate of 0.05\n"
         "anomaly     p = 0.43, above the alarm rate of 0.05\n"
         "cost        5 trunk and 16 class passes, 1.23 GFLOP\n"
         "from        generative row, seed 7, image 3fa29c81d5b7"
@@ -129,34 +135,77 @@ def test_an_anomalous_image_gets_no_class_however_sure_the_classifier_is():
     )
 
 
-def test_both_reasons_are_given():
-    anomaly = Anomaly(p_value=0.01, alarm_rate=0.05)
-    assert len(verdict(CLOSE, abstention=RULE, anomaly=anomaly).reasons) == 2
+def test_a_foreign_texture_gets_no_class_and_is_named_as_such():
+    found = verdict(CLEAR, abstention=RULE, texture=Anomaly(p_value=0.002, alarm_rate=0.01))
+    assert found.predicted_class is None
+    assert str(found).startswith(
+        "no verdict  most probable: eosinophil (over 99.9 %)\n"
+        "because     its texture is unlike the reference cells', as under another stain or "
+        "microscope (p = 0.002, at or below the alarm rate of 0.01)\n"
+    )
+    assert "\ntexture     p = 0.002, at or below the alarm rate of 0.01\n" in str(found)
+    assert "anomaly" not in str(found)
 
 
-def test_the_head_alone_has_no_log_odds_in_nats():
+@pytest.mark.parametrize(("p_value", "n_reasons"), [(0.05, 1), (0.0501, 0)])
+@pytest.mark.parametrize("name", ["texture", "anomaly"])
+def test_a_p_value_withholds_the_verdict_up_to_its_rate(name, p_value, n_reasons):
+    found = verdict(CLEAR, **{name: Anomaly(p_value=p_value, alarm_rate=0.05)})
+    assert len(found.reasons) == n_reasons
+
+
+def test_every_reason_is_given():
+    odd = Anomaly(p_value=0.01, alarm_rate=0.05)
+    reasons = verdict(CLOSE, abstention=RULE, texture=odd, anomaly=odd).reasons
+    assert [reason.split()[0] for reason in reasons] == ["38", "its", "it"]
+
+
+def test_what_was_not_looked_for_is_not_printed():
+    found = verdict(CLEAR)
+    assert (found.texture, found.anomaly) == (None, None)
+    assert "texture" not in str(found)
+    plain = found.as_json()
+    assert (plain["texture"], plain["anomaly"]) == (None, None)
+
+
+def test_the_head_alone_has_log_odds_and_none_of_a_race():
     found = verdict(None, row="head", head=[0.05, 0.9, 0.04, 0.01])
-    assert found.log_odds is None
-    assert "log-odds    eosinophil to basophil: none, the head alone decides" in str(found)
+    assert found.log_odds == pytest.approx(np.log(0.9 / 0.05))
+    assert found.generative_log_odds is None
+    assert "log-odds    eosinophil to basophil: 2.89 nats\n" in str(found)
+    assert "race        none, the head alone decides\n" in str(found)
 
 
-def test_a_pruned_runner_up_has_no_log_odds_either():
+def test_a_runner_up_that_the_head_ruled_out_has_log_odds_and_none_of_a_race():
+    # The race leaves monocyte far behind: next is a class that it did not hold.
     scores = [np.nan, 3.0, -30.0, np.nan]
-    found = verdict(scores, row="fused", head=[0.05, 0.9, 0.04, 0.01])
+    found = verdict(scores, row="fused", head=[0.005, 0.9, 0.09, 0.005])
     assert found.runner_up == "basophil"
-    assert "none, one of them was pruned without a score" in str(found)
+    assert found.log_odds == pytest.approx(np.log(0.9 / 0.005))
+    assert found.generative_log_odds is None
+    assert "log-odds    eosinophil to basophil: 5.193 nats\n" in str(found)
+    assert "race        eosinophil to basophil: none, the head had ruled one of" in str(found)
     json.dumps(found.as_json(), allow_nan=False)
 
 
-def test_log_odds_are_negative_where_the_head_outvotes_the_scores():
+@pytest.mark.parametrize("row", ["head", "generative", "fused"])
+def test_log_odds_are_those_of_the_probabilities_and_never_negative(row):
+    found = verdict(None if row == "head" else CLOSE, row=row, head=[0.2, 0.1, 0.6, 0.1])
+    best, second = list(found.probabilities.values())[:2]
+    assert found.log_odds == pytest.approx(np.log(best / second))
+    assert found.log_odds > 0
+
+
+def test_generative_log_odds_are_negative_where_the_head_outvotes_the_scores():
     found = verdict([0.5, 0.0, -9.0, -9.0], row="fused", head=[0.01, 0.97, 0.01, 0.01])
     assert found.best_class == "eosinophil"
-    assert found.log_odds == pytest.approx(-0.5)
-    assert found.log_odds_standard_error == pytest.approx(0.25)
+    assert found.generative_log_odds == pytest.approx(-0.5)
+    assert found.generative_log_odds_standard_error == pytest.approx(0.25)
+    assert found.log_odds == pytest.approx(np.log(97) - 0.5, abs=0.01)
 
 
 def test_without_standard_errors_none_is_printed():
-    found = replace(verdict(CLEAR), log_odds_standard_error=None)
+    found = replace(verdict(CLEAR), generative_log_odds_standard_error=None)
     assert "eosinophil to monocyte: 8 weighted nats (robust)" in str(found)
 
 
@@ -184,16 +233,22 @@ def test_rich_prints_the_same_words_also_of_names_that_look_like_markup():
 
 def test_the_verdict_is_plain_json_with_all_that_was_asked():
     found = verdict(
-        CLOSE, undecided=[0, 1], abstention=RULE, anomaly=Anomaly(p_value=0.5, alarm_rate=0.05)
+        CLOSE,
+        undecided=[0, 1],
+        abstention=RULE,
+        texture=Anomaly(p_value=0.02, alarm_rate=0.05),
+        anomaly=Anomaly(p_value=0.5, alarm_rate=0.05),
     )
     plain = json.loads(json.dumps(found.as_json(), allow_nan=False))
     assert plain["predicted_class"] is None
     assert plain["best_class"] == "eosinophil"
     assert plain["is_abstained"]
+    assert plain["texture"] == {"p_value": 0.02, "alarm_rate": 0.05, "is_anomalous": True}
     assert plain["anomaly"] == {"p_value": 0.5, "alarm_rate": 0.05, "is_anomalous": False}
     assert plain["cost"] == {"trunk_passes": 5, "class_passes": 16, "flops": 1_234_000_000}
     assert plain["undecided_classes"] == ["basophil", "eosinophil"]
-    assert plain["log_odds"] == pytest.approx(0.5)
+    assert plain["log_odds"] == pytest.approx(0.5, abs=0.01)
+    assert plain["generative_log_odds"] == pytest.approx(0.5)
     assert (plain["seed"], plain["image_digest"], plain["row"]) == (7, DIGEST, "generative")
     assert list(plain["probabilities"]) == ["eosinophil", "basophil", "monocyte", "platelet"]
 

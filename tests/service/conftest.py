@@ -45,7 +45,7 @@ def calibrated_model(tiny_model):
         "abstention": AbstentionCalibration(right=right, wrong=(0.5,) * 90, n_classes=3),
         "default_risk": 0.2,
     }
-    scales = {"generative_scale": 50.0, "head_scale": 20.0}
+    scales = {"generative_scale": 50.0, "head_scale": 5.0}
     rows = {}
     for name, row in own.rows.items():
         known = {key: value for key, value in scales.items() if getattr(row.posterior, key)}

@@ -34,6 +34,7 @@ def test_the_answer_is_the_librarys_for_the_same_pixels(classify, tiny_checkpoin
     assert found == dict(expected.probabilities)
     assert answer["predicted_class"] == expected.predicted_class
     assert answer["log_odds"] == expected.log_odds
+    assert answer["generative_log_odds"] == expected.generative_log_odds
     assert answer["model"] == {"name": "tiny-random", "digest": checkpoint.digest}
 
 
@@ -95,7 +96,7 @@ def test_declared_classes_are_stated_in_the_answer(classify):
 def test_what_an_uncalibrated_model_cannot_say_is_null(classify):
     answer = verdict(classify(PNG, '{"level": 0.5}'))
     assert answer["is_calibrated"] is False
-    for name in ("prediction_set", "risk", "anomaly", "evidence_map"):
+    for name in ("prediction_set", "risk", "texture", "anomaly", "evidence_map"):
         assert answer[name] is None
     assert "promise no rate" in answer["warnings"][0]
 

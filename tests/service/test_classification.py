@@ -53,13 +53,18 @@ def test_the_answer_is_the_librarys_verdict_on_the_same_pixels(calibrated_model,
         expected.best_class,
         list(expected.reasons),
     )
-    assert (answer.log_odds, answer.log_odds_standard_error) == (
-        expected.log_odds,
-        expected.log_odds_standard_error,
+    assert answer.log_odds == expected.log_odds
+    assert (answer.generative_log_odds, answer.generative_log_odds_standard_error) == (
+        expected.generative_log_odds,
+        expected.generative_log_odds_standard_error,
     )
     assert answer.prediction_set.conforming == list(expected.conforming_set)
     assert answer.prediction_set.shown == list(expected.shown_set)
     assert answer.anomaly.p_value == expected.anomaly.p_value
+    if row == "generative":
+        assert answer.texture is expected.texture is None
+    else:
+        assert answer.texture.p_value == expected.texture.p_value
     assert answer.undecided_classes == list(expected.undecided_classes)
     cost = expected.cost
     assert answer.cost.model_dump() == {
@@ -78,11 +83,18 @@ def test_predictions_are_ranked_by_probability_and_add_up(calibrated_model, row)
     assert sum(p.probability for p in predictions) == pytest.approx(1)
 
 
-def test_scores_are_distances_to_the_winner_of_the_race_and_give_the_log_odds(calibrated_model):
+@pytest.mark.parametrize("row", ROWS)
+def test_log_odds_are_those_of_the_two_best_probabilities(calibrated_model, row):
+    answer = answer_of(calibrated_model, row=row)
+    best, second, _ = answer.predictions
+    assert answer.log_odds == pytest.approx(math.log(best.probability / second.probability))
+
+
+def test_scores_are_distances_to_the_winner_of_the_race_and_give_its_log_odds(calibrated_model):
     answer = answer_of(calibrated_model, row="generative")
     best, second, _ = answer.predictions
     assert max(p.score for p in answer.predictions) == 0
-    assert answer.log_odds == pytest.approx(best.score - second.score)
+    assert answer.generative_log_odds == pytest.approx(best.score - second.score)
     errors = [p.standard_error for p in answer.predictions]
     assert sorted(errors)[0] == 0 < sorted(errors)[1]
 
@@ -90,7 +102,7 @@ def test_scores_are_distances_to_the_winner_of_the_race_and_give_the_log_odds(ca
 def test_the_head_alone_has_no_scores_and_the_race_costs_nothing(calibrated_model):
     answer = answer_of(calibrated_model, row="head", anomaly=False)
     assert {(p.score, p.standard_error) for p in answer.predictions} == {(None, None)}
-    assert answer.log_odds is None
+    assert answer.generative_log_odds is None
     assert (answer.cost.trunk_passes, answer.cost.class_passes) == (1, 0)
 
 
@@ -101,12 +113,13 @@ def test_a_class_that_the_head_pruned_has_a_probability_and_no_score(calibrated_
     (pruned,) = (p for p in answer.predictions if p.score is None)
     assert pruned.standard_error is None
     assert 0 < pruned.probability < 1
+    assert (answer.generative_log_odds is None) == (pruned in answer.predictions[:2])
 
 
 def test_one_block_alone_has_scores_without_standard_errors(tiny_model):
     answer = answer_of(tiny_model, n_blocks=1)
-    assert answer.log_odds is not None
-    assert answer.log_odds_standard_error is None
+    assert answer.generative_log_odds is not None
+    assert answer.generative_log_odds_standard_error is None
     assert {p.standard_error for p in answer.predictions} == {None}
 
 
@@ -181,9 +194,11 @@ def test_sets_of_a_higher_level_hold_those_of_a_lower_one(calibrated_model):
 
 def test_a_verdict_is_withheld_exactly_where_the_calibration_cells_erred(calibrated_model):
     # Above log-odds of 0.5 no calibration cell is wrong, and from there down 90 of 300 are.
+    unreferenced = calibrated_model.settings.model_copy(update={"anomaly": None})
+    model = with_settings(calibrated_model, unreferenced)
     withheld = set()
     for seed in range(8):
-        answer = answer_of(calibrated_model, cell_image(seed=seed), anomaly=False)
+        answer = answer_of(model, cell_image(seed=seed))
         odds = log_odds(answer.predictions[0].probability)
         if abs(odds - 0.55) > 0.06:  # thresholds come in steps of 0.1
             assert answer.is_abstained == (odds < 0.55)
@@ -211,7 +226,8 @@ def test_a_risk_is_refused_where_nothing_vouches_for_any(tiny_model, calibrated_
 def test_an_uncalibrated_checkpoint_promises_nothing_and_says_so(tiny_model):
     answer = answer_of(tiny_model)
     assert not answer.is_calibrated
-    assert (answer.prediction_set, answer.risk, answer.anomaly) == (None, None, None)
+    assert (answer.prediction_set, answer.risk) == (None, None)
+    assert (answer.texture, answer.anomaly) == (None, None)
     (warning,) = answer.warnings
     assert "Nothing was calibrated on held-out cells with the row `fused`" in warning
     assert answer.predicted_class == answer.best_class
@@ -287,6 +303,37 @@ def test_an_empty_field_is_an_anomaly_and_gets_no_verdict(calibrated_model):
     assert answer.best_class in TINY_CLASSES
 
 
+@pytest.mark.parametrize("row", ["fused", "head"])
+@pytest.mark.parametrize("anomaly", [True, False])
+def test_the_texture_is_compared_in_every_answer_that_asks_the_head(calibrated_model, row, anomaly):
+    image = cell_image(32, 32, seed=100)
+    found = answer_of(calibrated_model, image, row=row, anomaly=anomaly)
+    assert found.texture.false_alarm_rate == 0.1
+    assert found.texture.is_anomalous == (found.texture.p_value <= 0.1)
+    assert found.texture == answer_of(calibrated_model, image, row="head", anomaly=False).texture
+    assert found.texture == answer_of(calibrated_model, image, class_names=TINY_CLASSES[:2]).texture
+    # Noise, as the reference cells are.
+    assert found.texture.p_value > 0.1
+
+
+def test_without_a_pass_of_the_head_there_is_no_texture(calibrated_model):
+    assert answer_of(calibrated_model, row="generative", anomaly=False).texture is None
+    assert answer_of(calibrated_model, row="generative", anomaly=True).texture is None
+
+
+def test_a_foreign_texture_gets_no_verdict_and_says_why(calibrated_model):
+    # Among reference cells that surprise less than any cell can, every image is foreign.
+    own = calibrated_model.settings.anomaly
+    reference = own.model_copy(update={"surprises": ((-1.0,) * len(own.part_names),) * 30})
+    settings = calibrated_model.settings.model_copy(update={"anomaly": reference})
+    answer = answer_of(with_settings(calibrated_model, settings), row="head", anomaly=False)
+    assert answer.texture.p_value == 1 / 31
+    assert answer.texture.is_anomalous
+    assert answer.anomaly is None
+    assert answer.predicted_class is None
+    assert any("its texture is unlike the reference cells'" in r for r in answer.reasons)
+
+
 def test_looking_for_anomalies_without_a_reference_is_refused(tiny_model):
     assert "no reference cells to find anomalies with" in refusal_of(tiny_model, anomaly=True)
 
@@ -295,6 +342,8 @@ def test_a_reference_too_small_to_raise_an_alarm_is_said(calibrated_model):
     settings = calibrated_model.settings.model_copy(update={"false_alarm_rate": 0.01})
     answer = answer_of(with_settings(calibrated_model, settings))
     assert "No image can be flagged as anomalous" in answer.warnings[-1]
+    of_texture = answer_of(with_settings(calibrated_model, settings), row="head", anomaly=False)
+    assert "No image can be flagged as anomalous" in of_texture.warnings[-1]
     assert "No image can be flagged" not in " ".join(answer_of(calibrated_model).warnings)
 
 
@@ -325,7 +374,7 @@ def test_the_evidence_map_adds_up_to_the_log_odds_of_the_race(calibrated_model, 
     )
     assert shown.n_blocks == 2
     # Up to the rounding of bfloat16, in which both are computed in batches of other sizes.
-    assert shown.log_odds == pytest.approx(answer.log_odds, rel=0.02, abs=1e-4)
+    assert shown.log_odds == pytest.approx(answer.generative_log_odds, rel=0.02, abs=1e-4)
     assert [band.name for band in shown.bands] == ["shape", "structure", "texture"]
     assert sum(band.log_odds for band in shown.bands) == pytest.approx(shown.log_odds)
     assert [(b.log_snr_min, b.log_snr_max) for b in shown.bands] == [
@@ -354,7 +403,9 @@ def test_the_map_of_a_race_that_ended_early_is_of_the_blocks_that_were_raced(cal
     assert answer.undecided_classes == []
     assert answer.evidence_map.n_blocks == 1
     assert answer.evidence_map.log_odds_standard_error is None
-    assert answer.evidence_map.log_odds == pytest.approx(answer.log_odds, rel=0.02, abs=1e-4)
+    assert answer.evidence_map.log_odds == pytest.approx(
+        answer.generative_log_odds, rel=0.02, abs=1e-4
+    )
 
 
 def test_a_pair_that_did_not_race_gets_a_map_of_the_whole_budget(calibrated_model):
@@ -373,7 +424,9 @@ def test_a_map_adds_up_under_learned_weights_a_cap_and_a_density_too(calibrated_
     answer = answer_of(model, row="generative", evidence_map=True)
     assert answer.provenance.weighting == "learned"
     assert answer.provenance.draw_plan.density == [0.3, 0.7]
-    assert answer.evidence_map.log_odds == pytest.approx(answer.log_odds, rel=0.02, abs=1e-4)
+    assert answer.evidence_map.log_odds == pytest.approx(
+        answer.generative_log_odds, rel=0.02, abs=1e-4
+    )
 
 
 def test_a_map_costs_two_classes_for_each_draw_of_it(calibrated_model):

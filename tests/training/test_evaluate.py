@@ -7,13 +7,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from diffusion.anomaly import fit_anomaly_reference
 from diffusion.cell_classifier import CellClassifier
 from diffusion.checkpoint import load_checkpoint
 from diffusion.classifier_settings import ROWS, ClassifierSettings
 from diffusion.conformal import AbstentionCalibration
 from diffusion.draws import DrawPlan
 from diffusion.latents import latents_from_images
-from diffusion.probability import Evidence, log_odds
+from diffusion.probability import log_odds
 from studies.proportions import wilson
 from tests.conftest import TINY_CLASSES
 from tests.training.conftest import write_folder
@@ -136,7 +137,10 @@ def test_the_json_of_an_evaluation_has_the_keys_that_tables_are_made_from(result
             *("abstention", "set", "gflop", "halves"),
         }
         assert set(of_row["balanced_accuracy"]) == {"estimate", "ci_low", "ci_high", "n"}
-        assert set(of_row["abstention"]) == {"risk", "given", "wrong_given"}
+        assert set(of_row["abstention"]) == {
+            *("risk", "confident", "wrong_confident", "foreign_texture", "given", "wrong_given"),
+        }
+        assert of_row["abstention"]["foreign_texture"] is None
         assert set(of_row["set"]) == {"level", "coverage", "mean_size"}
         assert {"ece", "brier", "nll"} <= set(of_row["calibration"])
     assert found["class_names"] == list(TINY_CLASSES)
@@ -146,6 +150,9 @@ def test_the_table_shows_three_rows_of_evidence_side_by_side(result):
     shown = table_of(result)
     for words in (*ROWS, "balanced accuracy", "recall platelet", "90 % set holds the class"):
         assert words in shown
+    for words in ("confident", "wrong of those confident", "verdict given", "wrong of those given"):
+        assert words in shown
+    assert "foreign texture" not in shown
     assert "declared" not in shown
     assert result.data_digest[:12] in shown
 
@@ -222,19 +229,125 @@ def test_anomaly_is_refused_without_reference_cells(checkpoint, data):
         evaluate(checkpoint, data, anomaly=True)
 
 
+@pytest.fixture(scope="module")
+def referenced(checkpoint, tmp_path_factory):
+    """The checkpoint with 120 reference cells, whose tails a tenth of all cells lie in."""
+    folder = tmp_path_factory.mktemp("reference") / "cells"
+    cells = read_images(write_folder(folder, dict.fromkeys(TINY_CLASSES, 40), seed=2), 32)
+    plan = DrawPlan(log_snr_min=-2.0, log_snr_max=5.0, n_levels=4, n_blocks=1)
+    settings = checkpoint.header.classifier.model_copy(update={"anomaly_plan": plan})
+    model = CellClassifier.from_checkpoint(with_settings(checkpoint, settings))
+    prepared = model.prepared(latents_from_images(cells.images))
+    looked = model.look(prepared, cells.digests)
+    log_p = settings.rows["fused"].posterior.log_probabilities(looked.evidence)
+    reference = fit_anomaly_reference(
+        model.measurements(prepared, cells.digests, looked, log_p),
+        cells.labels,
+        high_noise=(0, 1),
+        low_noise=(3,),
+    )
+    update = {"anomaly": reference, "false_alarm_rate": 0.3}
+    return with_settings(checkpoint, settings.model_copy(update=update))
+
+
+def test_those_cells_are_flagged_that_the_classifier_flags(referenced, of_every_class):
+    flagged = evaluate(referenced, of_every_class, anomaly=True).flagged
+    verdicts = CellClassifier.from_checkpoint(referenced).classify(
+        latents_from_images(of_every_class.images), of_every_class.digests, anomaly=True
+    )
+    n_flagged = sum(verdict.anomaly.is_anomalous for verdict in verdicts)
+    assert 0 < n_flagged < 18
+    assert flagged == wilson(n_flagged, 18)
+
+
+def test_the_same_cells_are_flagged_whatever_is_declared(referenced, data):
+    declared = ["platelet", "eosinophil"]
+    flagged = evaluate(referenced, data, candidates=declared, anomaly=True).flagged
+    assert flagged == evaluate(referenced, data, anomaly=True).flagged
+
+
+def test_measuring_anomaly_looks_at_no_cell_anew(referenced, data, monkeypatch):
+    rows = []
+    look = CellClassifier.look
+
+    def counted(self, prepared, digests, **options):
+        rows.extend([options["row"]] * len(prepared))
+        return look(self, prepared, digests, **options)
+
+    monkeypatch.setattr(CellClassifier, "look", counted)
+    evaluate(referenced, data, anomaly=True)
+    assert {row: rows.count(row) for row in ROWS} == dict.fromkeys(ROWS, 9)
+
+
 def test_an_uncalibrated_checkpoint_withholds_nothing(result):
     for of_row in result.rows.values():
         assert of_row.risk is None
-        assert of_row.given.estimate == 1
+        assert of_row.foreign_texture is None
+        assert of_row.confident.estimate == of_row.given.estimate == 1
+        assert of_row.wrong_confident == of_row.wrong_given
         assert of_row.wrong_given.estimate == pytest.approx(1 - of_row.accuracy.estimate)
 
 
-def test_the_checkpoints_own_rule_is_measured(checkpoint, of_every_class):
+@pytest.mark.parametrize("row", ROWS)
+def test_those_verdicts_are_given_that_the_classifier_gives(referenced, of_every_class, row):
+    of_row = evaluate(referenced, of_every_class).rows[row]
+    verdicts = CellClassifier.from_checkpoint(referenced).classify(
+        latents_from_images(of_every_class.images), of_every_class.digests, row=row
+    )
+    labels = of_every_class.labelled_for(TINY_CLASSES).labels
+    is_wrong = [v.best_class != TINY_CLASSES[k] for v, k in zip(verdicts, labels, strict=True)]
+    is_given = [not v.is_abstained for v in verdicts]
+    # Nothing but the texture withholds a verdict here.
+    assert of_row.confident == wilson(18, 18)
+    assert of_row.wrong_confident == wilson(sum(is_wrong), 18)
+    assert of_row.given == wilson(sum(is_given), 18)
+    n_wrong = sum(wrong and given for wrong, given in zip(is_wrong, is_given, strict=True))
+    assert of_row.wrong_given == wilson(n_wrong, sum(is_given))
+    if row == "generative":
+        assert of_row.foreign_texture is None
+        assert all(is_given)
+    else:
+        n_foreign = sum(v.texture.is_anomalous for v in verdicts)
+        assert 0 < n_foreign < 18
+        assert of_row.foreign_texture == wilson(n_foreign, 18)
+        assert of_row.given.estimate == pytest.approx(1 - of_row.foreign_texture.estimate)
+
+
+def test_a_foreign_texture_is_in_table_and_json_where_it_is_measured(referenced, of_every_class):
+    result = evaluate(referenced, of_every_class)
+    assert "foreign texture" in table_of(result)
+    found = json.loads(json.dumps(result.as_json()))["rows"]
+    assert found["generative"]["abstention"]["foreign_texture"] is None
+    of_head = found["head"]["abstention"]
+    assert set(of_head["foreign_texture"]) == {"estimate", "ci_low", "ci_high", "n"}
+    # It is that of the cell, whatever decides.
+    assert of_head["foreign_texture"] == found["fused"]["abstention"]["foreign_texture"]
+
+
+def test_where_every_texture_is_foreign_no_verdict_is_given_and_none_of_them_wrong(
+    referenced, of_every_class
+):
+    # Among reference cells that surprise less than any cell can, every cell is foreign.
+    own = referenced.header.classifier
+    surprises = ((-1.0,) * len(own.anomaly.part_names),) * 60
+    reference = own.anomaly.model_copy(update={"surprises": surprises})
+    always = with_settings(referenced, own.model_copy(update={"anomaly": reference}))
+    of_row = evaluate(always, of_every_class).rows["head"]
+    assert of_row.foreign_texture == wilson(18, 18)
+    assert (of_row.given, of_row.wrong_given) == (wilson(0, 18), None)
+    assert of_row.wrong_confident is not None
+    assert of_row.as_json()["abstention"]["wrong_given"] is None
+
+
+def checkpoint_with_rule(checkpoint, cells):
+    """A rule of the head that withholds about half of the verdicts; and all verdicts' log-odds."""
     rows = dict(checkpoint.header.classifier.rows)
-    posterior = rows["head"].posterior.model_copy(update={"head_scale": 50.0})
     model = CellClassifier.from_checkpoint(checkpoint)
-    head, _ = model.head_answers(latents_from_images(of_every_class.images))
-    log_p = posterior.log_probabilities(Evidence(head=head))
+    looked = model.look(latents_from_images(cells.images), cells.digests, row="head")
+    # An untrained head prefers its first class to its second by a hair: make that two nats.
+    hair = np.median(np.diff(np.sort(looked.head, axis=1))[:, -1])
+    posterior = rows["head"].posterior.model_copy(update={"head_scale": 2 / float(hair)})
+    log_p = posterior.log_probabilities(looked.evidence)
     odds = log_odds(log_p).max(axis=1)
     # Calibration cells below the median were all wrong, so about half of these are withheld.
     wrong = (float(np.round(np.median(odds), 6)) - 0.05,) * 200
@@ -243,11 +356,38 @@ def test_the_checkpoints_own_rule_is_measured(checkpoint, of_every_class):
         update={"posterior": posterior, "abstention": abstention, "default_risk": 0.1}
     )
     settings = checkpoint.header.classifier.model_copy(update={"rows": rows})
-    of_row = evaluate(with_settings(checkpoint, settings), of_every_class).rows["head"]
-    is_given = odds >= abstention.rule(0.1).log_odds_min
+    return with_settings(checkpoint, settings), log_p, odds >= abstention.rule(0.1).log_odds_min
+
+
+def test_the_checkpoints_own_rule_is_measured(checkpoint, of_every_class):
+    ruled, log_p, is_confident = checkpoint_with_rule(checkpoint, of_every_class)
+    of_row = evaluate(ruled, of_every_class).rows["head"]
     labels = of_every_class.labelled_for(TINY_CLASSES).labels
-    n_wrong = int((log_p.argmax(axis=1) != labels)[is_given].sum())
+    n_wrong = int((log_p.argmax(axis=1) != labels)[is_confident].sum())
     assert of_row.risk == 0.1
-    assert 0 < is_given.sum() < 18
+    assert 0 < is_confident.sum() < 18
+    assert of_row.confident == of_row.given == wilson(int(is_confident.sum()), 18)
+    assert of_row.wrong_confident == wilson(n_wrong, int(is_confident.sum()))
+    assert of_row.wrong_given == of_row.wrong_confident
+
+
+def test_a_verdict_is_given_where_it_is_confident_and_the_texture_is_not_foreign(
+    referenced, of_every_class
+):
+    ruled, log_p, is_confident = checkpoint_with_rule(referenced, of_every_class)
+    of_row = evaluate(ruled, of_every_class).rows["head"]
+    verdicts = CellClassifier.from_checkpoint(ruled).classify(
+        latents_from_images(of_every_class.images), of_every_class.digests, row="head"
+    )
+    is_foreign = np.array([v.texture.is_anomalous for v in verdicts])
+    is_given = is_confident & ~is_foreign
+    assert [not v.is_abstained for v in verdicts] == is_given.tolist()
+    # Each withholds some that the other lets pass.
+    assert 0 < is_given.sum() < min(is_confident.sum(), (~is_foreign).sum())
+    labels = of_every_class.labelled_for(TINY_CLASSES).labels
+    is_wrong = log_p.argmax(axis=1) != labels
+    assert of_row.confident == wilson(int(is_confident.sum()), 18)
+    assert of_row.foreign_texture == wilson(int(is_foreign.sum()), 18)
     assert of_row.given == wilson(int(is_given.sum()), 18)
-    assert of_row.wrong_given == wilson(n_wrong, int(is_given.sum()))
+    n_given = int(is_given.sum())
+    assert of_row.wrong_given == wilson(int(is_wrong[is_given].sum()), n_given)

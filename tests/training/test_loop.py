@@ -301,6 +301,12 @@ def test_a_size_that_does_not_divide_is_refused_with_one_that_does():
         TrainingConfig(name="odd", image_size=60)
 
 
+@pytest.mark.parametrize("patch_size", [0, 1, 3])
+def test_patches_that_cannot_be_halved_are_refused(patch_size):
+    with pytest.raises(ValueError, match=rf"patch_size={patch_size}; .* use an even number"):
+        TrainingConfig(name="odd", image_size=48, patch_size=patch_size)
+
+
 def test_no_images_and_no_time_are_refused():
     with pytest.raises(ValueError, match="both must be at least 1"):
         TrainingConfig(name="none", n_images=0)
