@@ -1,4 +1,4 @@
-"""Where the class should enter the network: accuracy, cost and samples of five arms.
+"""Where the class should enter the network: accuracy, cost and samples of each arm.
 
     python benchmarks/conditioning.py --data ../shared/data/pbc64/train --images 80000 \
       --judge runs/cnn --json benchmarks/results/conditioning.json
@@ -44,7 +44,8 @@ from training.loss import Objective
 from training.progress import console
 from training.sample_quality import kernel_distance
 
-ALONE = {"head_weight": 0.0, "noised_head_weight": 0.0, "contrast_weight": 0.0}
+UNTOLD = {"told_trunk_fraction": 0.0}
+ALONE = {"head_weight": 0.0, "noised_head_weight": 0.0, "contrast_weight": 0.0, **UNTOLD}
 ARMS = {
     "class in encoder and decoder": {"n_shared_stages": 0, **ALONE},
     "class in the decoder": {"n_shared_stages": 1, **ALONE},
@@ -52,6 +53,7 @@ ARMS = {
     "K outputs of the last convolution": {"n_shared_stages": 4, **ALONE},
     "class in the decoder, head and contrast": {"n_shared_stages": 1},
     "class in the decoder, head only": {"n_shared_stages": 1, "contrast_weight": 0.0},
+    "class in the decoder, head and contrast, trunk never told": {"n_shared_stages": 1, **UNTOLD},
 }
 PLAN = DrawPlan(log_snr_min=-1.0, log_snr_max=6.0, n_levels=6, n_blocks=1)
 
@@ -133,7 +135,10 @@ def trained(
     ground, sigma_data = ground_of(data.images), standard_deviation(data.images)
     torch.manual_seed(config.seed)
     network = CellDenoiser(
-        n_shared_stages=config.n_shared_stages, sigma_data=sigma_data, widths=config.widths
+        n_shared_stages=config.n_shared_stages,
+        trunk_can_be_told=config.told_trunk_fraction > 0,
+        sigma_data=sigma_data,
+        widths=config.widths,
     )
     objective, averaged = Objective(), AveragedWeights(network, 10_000)
     optimizer = torch.optim.AdamW(

@@ -76,7 +76,7 @@ from diffusion.faithfulness import (
     with_shuffled_weights,
 )
 from diffusion.latents import image_digest, images_from_latents, latents_from_images
-from diffusion.network import CellDenoiser
+from diffusion.network import CellDenoiser, Whole
 from diffusion.probability import Row
 from diffusion.racing import RaceResult
 from diffusion.schedule import sigmas_from_log_snr
@@ -268,7 +268,7 @@ def edits(
     cells: Explained, classify: Classify, plan: EditPlan, seed: int
 ) -> tuple[list[Counterfactual], Tensor]:
     """The smallest edit of each cell into its runner-up, and the errors of the way back."""
-    split = cells.classifier.network.split(appearance="clean")
+    split = Whole(cells.classifier.network.as_denoiser())
     found: list[Counterfactual] = []
     errors: list[Tensor] = []
 

@@ -70,6 +70,7 @@ class Checkpoint:
     """A denoiser together with the names of its classes, so that they cannot be mixed up."""
 
     denoise: Denoiser
+    """As the network draws; `network.split` is what the classifier compares."""
     network: CellDenoiser
     scheduler: EDMDPMSolverMultistepScheduler
     header: CheckpointHeader

@@ -10,6 +10,11 @@ again on the way down under another class c':
 With c' = c nothing changes, at any start. The higher the noise at the start, the more may change;
 the lowest start that convinces the classifier gives the smallest edit.
 
+An edit is a drawing, so our networks edit as they draw, by `Whole(network.as_denoiser())`: a trunk
+that is told the class has more to say about how it looks, and an edit is less likely to convince
+the classifier of what no eye sees where another denoiser made it. Nothing above asks that the two
+be one: whatever D is, the same D unexplains and explains.
+
 Source: Huberman-Spiegelglas, Kulikov & Michaeli (2024), "An edit friendly DDPM noise space", in
 variance-exploding form; m_i is the DDPM posterior mean (Ho et al., 2020, eq. 7). Their noise maps
 are `(x_{i+1} - m_i(x_i; c)) / s_i`; the scale s_i cancels.
@@ -113,7 +118,7 @@ def counterfactuals(
     An image's answer depends on its digest and the seed, not on its neighbours in the batch.
 
     Args:
-        split: the trained model.
+        split: the trained model, as it draws.
         latents: clean images; 2 B edits and more are alive at once. (B, *)
         image_digests: they key the noise. (B,)
         sources: the classes that the images are in. (B,)

@@ -65,7 +65,7 @@ def evidence_maps(
     """Evidence for a class over a rival in each image, on the draws that the classifier used.
 
     Args:
-        split: the trained model.
+        split: the classifier's, whose trunk is told nothing: another's maps sum to other log-odds.
         latents: clean images. (B, C, H, W)
         image_digests: as the classifier had them; they key the noise.
         class_labels: class that positive evidence speaks for. (B,)

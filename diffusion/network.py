@@ -1,7 +1,9 @@
 """The class-conditional denoiser: a small U-Net on image patches, with EDM preconditioning.
 
-It is cut in two. The *trunk* sees the noised image and not the class, so all classes share one pass
-of it; the *decoder* is told the class. A *head* on the trunk names the class at once.
+It is cut in two. The *trunk* sees the noised image, the *decoder* is told the class; a *head* on
+the trunk names the class at once. To classify, the trunk is told nothing, so that all classes share
+one pass of it. To draw, it may be told class and look as the decoder is: nothing is shared then,
+and a decoder of few layers need not paint the class alone.
 
 Shapes: B noised images; U units, each one image under one class; C, H, W are channels, height and
 width of the latents; K classes; F features of the head.
@@ -28,7 +30,7 @@ Shared = tuple[Tensor, ...]
 """What all classes share about noised images; the leading dimension of each tensor is B."""
 
 Appearance = Literal["clean", "any"]
-"""What the decoder is told of an image's look: as in the training set, or nothing."""
+"""What the network is told of an image's look: as in the training set, or nothing."""
 
 N_FREQUENCIES = 32
 N_APPEARANCE = 12
@@ -189,8 +191,8 @@ class Lateral(nn.Module):
         return within, around
 
 
-def _start_at_zero(convolution: nn.Conv2d) -> None:
-    for parameter in convolution.parameters():
+def _start_at_zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
 
@@ -211,6 +213,9 @@ class CellDenoiser(ModelMixin, ConfigMixin):
     0 conditions everything on the class, 1 (the default) the decoder, one more each time a level
     less, and `len(widths) + 1` is a shared network whose last convolution has an output a class.
     benchmarks/conditioning.py compares them.
+
+    With `trunk_can_be_told` there are tables of what a trunk that draws is told; they start at
+    zero, where telling changes nothing. Networks from before they existed have none.
     """
 
     config_name = "config.json"
@@ -227,12 +232,18 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         n_blocks: tuple[int, ...] = (2, 2, 2),
         n_decoder_blocks: tuple[int, ...] = (1, 1, 1),
         n_shared_stages: int = 1,
+        trunk_can_be_told: bool = False,
         n_embedding: int = 192,
         dropout: float = 0.0,
         head_dropout: float = 0.2,
         sigma_data: float = 0.5,  # noqa: ARG002 (kept in the config)
     ) -> None:
         super().__init__()
+        if trunk_can_be_told and n_shared_stages == 0:
+            raise ValueError(
+                "trunk_can_be_told with n_shared_stages=0: all of the network is told the class "
+                "already, which leaves no trunk to tell; leave it out, or share one stage or more."
+            )
         n_patch = n_channels * patch_size**2
         self.register_buffer(
             "frequencies",
@@ -272,14 +283,45 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         self.head_drop = nn.Dropout(head_dropout)
         self.head = nn.Linear(N_FEATURES, n_classes)
 
+        # Last: from one seed all other weights are drawn alike, with these tables or without.
+        self.trunk_class: nn.Embedding | None = None
+        self.trunk_appearance: nn.Linear | None = None
+        if trunk_can_be_told:
+            self.trunk_class = nn.Embedding(n_classes + 1, n_embedding)
+            self.trunk_appearance = nn.Linear(N_APPEARANCE + 1, n_embedding, bias=False)
+            _start_at_zero(self.trunk_class)
+            _start_at_zero(self.trunk_appearance)
+
     # --- the parts
 
-    def share(self, scaled: Tensor, timesteps: Tensor) -> Shared:
-        """What all classes share: the stages of the trunk.
+    def told_trunk(
+        self, class_labels: Tensor, appearance: Tensor | Appearance = "clean"
+    ) -> Tensor | None:
+        """What `share` adds where the trunk is told class and look as the decoder is.
+
+        Args:
+            class_labels: integers, `n_classes` where the class is unknown. (B,)
+            appearance: as for `finish`. (B, 1 + N_APPEARANCE)
+
+        Returns:
+            An addition to the embedding of the noise level, (B, n_embedding); None for a network
+            whose trunk cannot be told.
+        """
+        if self.trunk_class is None or self.trunk_appearance is None:
+            return None
+        if isinstance(appearance, str):
+            appearance = self._appearance(len(class_labels), appearance, class_labels.device)
+        told: Tensor = self.trunk_class(class_labels) + self.trunk_appearance(appearance)
+        return told
+
+    def share(self, scaled: Tensor, timesteps: Tensor, told: Tensor | None = None) -> Shared:
+        """The stages of the trunk: what all classes share, as long as it is told nothing.
 
         Args:
             scaled: noised latents times `c_in`. (B, C, H, W)
             timesteps: `ln(sigma) / 4`. (B,)
+            told: from `told_trunk`, zeros for an image whose trunk is told nothing; None tells of
+                none. What comes out is then for the class that was told. (B, n_embedding)
 
         Returns:
             The waves of the noise level, the head's features (B, F), the linear part of the answer,
@@ -289,7 +331,10 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         waves = self._waves(timesteps)
         if self.config.n_shared_stages == 0:
             return waves, scaled
-        embedding = F.silu(self.embed_noise(waves))
+        embedding = self.embed_noise(waves)
+        if told is not None:
+            embedding = embedding + told
+        embedding = F.silu(embedding)
         patches = self._patches(scaled)
         levels = self.encode(scaled, patches, embedding)
         features, rest = self._lateral(levels, patches)
@@ -405,7 +450,7 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         ]
 
     def forward(self, scaled: Tensor, timesteps: Tensor, class_labels: Tensor) -> Tensor:
-        """One undivided pass for images that look as the training set does.
+        """One undivided pass that draws: images look as the training set, and the trunk is told so.
 
         Args:
             scaled: noised latents times `c_in`. (B, C, H, W)
@@ -416,7 +461,8 @@ class CellDenoiser(ModelMixin, ConfigMixin):
             The network's part of the denoised latents, in units of `c_out`. (B, C, H, W)
         """
         rows = torch.arange(len(scaled), device=scaled.device)
-        return self.finish(self.share(scaled, timesteps), rows, class_labels)
+        shared = self.share(scaled, timesteps, self.told_trunk(class_labels))
+        return self.finish(shared, rows, class_labels)
 
     def _head_features(self, levels: Sequence[Tensor]) -> Tensor:
         pooled = torch.cat([F.silu(level).mean(dim=(2, 3)) for level in levels[-2:]], dim=1)
@@ -457,12 +503,16 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         return cast(Tensor, self.head(self.head_drop(self.features(latents))))
 
     def as_denoiser(self) -> Denoiser:
-        """The preconditioned network, `(noised, sigmas, class_labels) -> denoised`."""
+        """The preconditioned network as it draws, `(noised, sigmas, class_labels) -> denoised`.
+
+        Trunk and decoder are told. What the classifier compares is `split`, whose trunk is not.
+        """
         split = self.split(appearance="clean")
 
         def denoise(noised: Tensor, sigmas: Tensor, class_labels: Tensor) -> Tensor:
             rows = torch.arange(len(noised), device=noised.device)
-            return split.finish(split.share(noised, sigmas), rows, class_labels)
+            shared = split.share(noised, sigmas, self.told_trunk(class_labels))
+            return split.finish(shared, rows, class_labels)
 
         return denoise
 
@@ -473,7 +523,7 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         return PreconditionedNetwork(self, appearance=appearance, bfloat16=bfloat16)
 
     def flops(self) -> Flops:
-        """What each part costs for one image, counted on an image of zeros."""
+        """What each part costs for one image when it classifies, counted on an image of zeros."""
         from torch.utils.flop_counter import FlopCounterMode
 
         config: Any = self.config
@@ -508,11 +558,13 @@ class PreconditionedNetwork:
         self.appearance: Appearance = appearance
         self.bfloat16 = bfloat16
 
-    def share(self, noised: Tensor, sigmas: Tensor) -> Shared:
-        """The class-free part. (B, C, H, W), (B,)"""
+    def share(self, noised: Tensor, sigmas: Tensor, told: Tensor | None = None) -> Shared:
+        """The class-free part, unless its trunk is `told`. (B, C, H, W), (B,), (B, n_embedding)"""
         variance = self._variance(sigmas)
         with self.precision(noised.device):
-            shared = self.network.share(noised * variance.rsqrt(), timesteps_from_sigmas(sigmas))
+            shared = self.network.share(
+                noised * variance.rsqrt(), timesteps_from_sigmas(sigmas), told
+            )
         return noised, sigmas, *shared
 
     def finish(self, shared: Shared, rows: Tensor, class_labels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a cell could have looked like on another slide, scanner or microscope.
 
 Half of a batch is altered mildly (the square's symmetries, a little more or less stain) and counts
-as the training set's own look; the other half strongly. The decoder is told what was done, or that
+as the training set's own look; the other half strongly. The network is told what was done, or that
 it is not told: samples asked for with the clean look stay clean (a non-leaky augmentation label,
 Karras et al. 2020 and 2022, appendix F.2), and the classifier asks with the look unknown.
 
@@ -46,7 +46,7 @@ class Augmentation:
     """Largest standard deviation of sensor noise, in latents."""
     balanced_fraction: float = 0.7
     """Share of the strongly altered images that are white-balanced afterwards."""
-    told_fraction: float = 0.5
+    told_fraction: float = 0.7
     """Share of the images of which the decoder is told how they were altered."""
 
     def __post_init__(self) -> None:

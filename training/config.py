@@ -41,6 +41,9 @@ class TrainingConfig:
     weight_decay: float = 1e-2
     ema_halflife_images: int = 50_000
     class_dropout: float = 0.1
+    told_trunk_fraction: float = 0.5
+    """Share of each batch whose trunk is told class and look, which teaches to draw. Its noised
+    images are in the denoising loss only: a trunk that is told the class cannot be asked for it."""
 
     log_sigma_mean: float = -1.2
     log_sigma_std: float = 1.2
@@ -52,7 +55,8 @@ class TrainingConfig:
     init_from: str | None = None
     """Checkpoint folder whose weights to start from, where names and shapes agree."""
     freeze_trunk: bool = False
-    """Train the decoder only; trunk and head stay as `init_from` has them."""
+    """Train the decoder, and what the trunk is told, only; trunk and head stay as `init_from` has
+    them. With `told_trunk_fraction=0` nothing has to be differentiated through the trunk."""
 
     head_weight: float = 0.3
     """Of the head's cross-entropy on images without noise, beside a denoising loss of about 0.1."""
@@ -93,6 +97,11 @@ class TrainingConfig:
                 "freeze_trunk with n_shared_stages=0 has no trunk to freeze; share one stage or "
                 "more."
             )
+        if not 0 <= self.told_trunk_fraction <= 1:
+            raise ValueError(
+                f"told_trunk_fraction={self.told_trunk_fraction}; give a share of the batch from 0 "
+                "to 1."
+            )
         if self.patch_size < 2 or self.patch_size % 2:
             raise ValueError(
                 f"patch_size={self.patch_size}; the network also looks at half patches, so use an "
@@ -109,6 +118,12 @@ class TrainingConfig:
                 f"n_shared_stages=0 with noised_head_weight={self.noised_head_weight}: an encoder "
                 "that is told the class cannot be asked for it; set noised_head_weight to 0 or "
                 "share the encoder."
+            )
+        if self.n_shared_stages == 0 and self.told_trunk_fraction > 0:
+            raise ValueError(
+                f"n_shared_stages=0 with told_trunk_fraction={self.told_trunk_fraction}: all of "
+                "the network is told the class already, which leaves no trunk to tell; set "
+                "told_trunk_fraction to 0 or share the encoder."
             )
 
     @property

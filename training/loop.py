@@ -101,6 +101,7 @@ def train(
         n_blocks=config.n_blocks,
         n_decoder_blocks=config.n_decoder_blocks,
         n_shared_stages=config.n_shared_stages,
+        trunk_can_be_told=config.told_trunk_fraction > 0,
         dropout=config.dropout,
         sigma_data=sigma_data,
     )
@@ -308,8 +309,11 @@ def _draw_batch(
     is_hidden = torch.rand(config.batch_size, generator=generator) < config.class_dropout
     uniform = torch.rand((config.batch_size, len(data.class_names)), generator=generator)
     gumbel = -(-uniform.clamp(1e-9, 1 - 1e-7).log()).log()
+    # Always as many, so that every step costs the same.
+    n_told = round(config.told_trunk_fraction * config.batch_size)
+    is_trunk_told = torch.randperm(config.batch_size, generator=generator) < n_told
     shown = torch.from_numpy(labels.astype(np.int64))
-    return latents, told, sigmas, noise, shown, is_hidden, gumbel
+    return latents, told, sigmas, noise, shown, is_hidden, gumbel, is_trunk_told
 
 
 def _start_from(network: CellDenoiser, folder: Path, *, whole_trunk: bool) -> None:

@@ -52,22 +52,27 @@ class Objective(nn.Module):
         class_labels: Tensor,
         is_hidden: Tensor,
         gumbel: Tensor,
+        is_trunk_told: Tensor,
         *,
         contrast_weight: float,
         head_weight: float,
         noised_head_weight: float,
     ) -> dict[str, Tensor]:
-        """The terms of the loss, each a mean over the batch; `loss` is their weighted sum.
+        """The terms of the loss, each a mean over the rows in it; `loss` is their weighted sum.
+
+        All noised images are denoised. One whose trunk is told is neither named nor contrasted, as
+        its trunk knows the class. Of the clean images, which the head names, no trunk is told.
 
         Args:
             network: in training.
             latents: clean images. (B, C, H, W)
-            told: what the decoder is told of their look. (B, 1 + N_APPEARANCE)
+            told: what the network is told of their look. (B, 1 + N_APPEARANCE)
             sigmas: noise levels. (B,)
             noise: standard normal. (B, C, H, W)
             class_labels: true classes. (B,)
-            is_hidden: whose class the decoder is not told. (B,)
+            is_hidden: whose class is told to nobody. (B,)
             gumbel: standard Gumbel, to draw a wrong class for each. (B, K)
+            is_trunk_told: whose trunk is told what the decoder is, where it can be. (B,)
 
         Source: Karras et al. (2022), eq. 8: weight `(sigma^2 + sigma_data^2) / (sigma
             sigma_data)^2`, under which an untrained network has a loss of one at every level.
@@ -76,25 +81,30 @@ class Objective(nn.Module):
         split = network.split()
         sigma_data = network.config.sigma_data
         noised = latents + sigmas.view(-1, 1, 1, 1) * noise
-        _, _, *shared = split.share(noised, sigmas)
-        log_snr = log_snr_from_sigmas(sigmas)
+        shown = torch.where(is_hidden, network.config.n_classes, class_labels)
+        told_trunk = network.told_trunk(shown, told)
+        if told_trunk is not None:
+            told_trunk = told_trunk * is_trunk_told[:, None]
+        _, _, *shared = split.share(noised, sigmas, told_trunk)
+        untold = (~is_trunk_told).nonzero()[:, 0]
+        log_snr = log_snr_from_sigmas(sigmas)[untold]
+        true = class_labels[untold]
         terms = {}
-        proposed = gumbel
+        proposed = gumbel[untold]
         if noised_head_weight > 0:
-            logits = network.head(network.head_drop(shared[1])).float()
-            noised_ce = F.cross_entropy(logits, class_labels, reduction="none")
+            logits = network.head(network.head_drop(shared[1][untold])).float()
+            noised_ce = F.cross_entropy(logits, true, reduction="none")
             # Where hardly a shape is left, there is no class to be named.
-            terms["noised_head"] = (noised_ce * log_snr.sigmoid()).mean()
+            terms["noised_head"] = _mean(noised_ce * log_snr.sigmoid())
             # The head proposes the wrong class, so that the contrast works where classes are close.
             proposed = proposed + logits.detach()
         if head_weight > 0:
             terms["head"] = F.cross_entropy(network.head_logits(latents).float(), class_labels)
 
-        shown = torch.where(is_hidden, network.config.n_classes, class_labels)
         rows = torch.arange(n, device=latents.device)
         if contrast_weight > 0:
-            wrong = proposed.scatter(1, class_labels[:, None], -torch.inf).argmax(dim=1)
-            rows, shown = rows.repeat(2), torch.cat([shown, wrong])
+            wrong = proposed.scatter(1, true[:, None], -torch.inf).argmax(dim=1)
+            rows, shown = torch.cat([rows, untold]), torch.cat([shown, wrong])
         raw = network.finish(tuple(shared), rows, shown, told[rows])
         denoised = split.denoised(noised[rows], sigmas[rows], raw)
         squared = (denoised - latents[rows]).square().mean(dim=(1, 2, 3)).float()
@@ -102,8 +112,8 @@ class Objective(nn.Module):
         losses = squared * weights[rows]
         terms["denoising"] = losses[:n].mean()
         if contrast_weight > 0:
-            margin = self._scale(log_snr) * (losses[n:] - losses[:n])
-            terms["contrast"] = (F.softplus(-margin) * ~is_hidden).mean()
+            margin = self._scale(log_snr) * (losses[n:] - losses[untold])
+            terms["contrast"] = _mean(F.softplus(-margin) * ~is_hidden[untold])
         weight_of = {
             "denoising": 1.0,
             "contrast": contrast_weight,
@@ -119,3 +129,8 @@ class Objective(nn.Module):
         left = at.long()
         share = at - left
         return (self.log_scale[left] * (1 - share) + self.log_scale[left + 1] * share).exp()
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Zero where there is none, as in a batch whose trunk is told of every row."""
+    return values.sum() / max(len(values), 1)

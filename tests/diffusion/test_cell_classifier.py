@@ -15,6 +15,7 @@ from diffusion.conformal import fit_abstention, fit_conformal, keyed_uniforms
 from diffusion.draws import DrawPlan
 from diffusion.elimination import BlockVariancePrior
 from diffusion.latents import image_digest, latents_from_images
+from diffusion.network import CellDenoiser
 from diffusion.probability import Evidence, PosteriorCalibration
 from diffusion.weighting import LearnedWeighting, elbo
 from diffusion.white_balance import background, white_balanced
@@ -105,6 +106,21 @@ def test_a_verdict_does_not_depend_on_the_batch(network, row, bfloat16):
         assert max(abs(a - b) for a, b in scored if a is not None) <= 1e-4
         for name in ("best_class", "undecided_classes", "cost", "shown_set", "image_digest"):
             assert [getattr(v, name) for v in some] == [getattr(v, name) for v in same]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_no_verdict_depends_on_what_a_trunk_that_draws_is_told(network, row):
+    config = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    telling = CellDenoiser.from_config(config | {"trunk_can_be_told": True}).eval()
+    telling.load_state_dict(network.state_dict(), strict=False)
+    for table in (telling.trunk_class, telling.trunk_appearance):
+        torch.nn.init.ones_(table.weight)
+    latents, digests = cells(8)
+    plain, same = (
+        classifier(one, head_views=2).classify(latents, digests, row=row)
+        for one in (network, telling.requires_grad_(False))
+    )
+    assert same == plain
 
 
 def test_another_seed_is_another_measurement_of_the_same_cell(network):

@@ -113,6 +113,29 @@ def test_class_names_of_another_network_are_refused(folder):
         load_checkpoint(folder)
 
 
+def test_a_checkpoint_from_before_trunks_were_told_draws_as_it_did(folder, tmp_path):
+    header = load_checkpoint(folder).header
+    network = small_network()
+    save_checkpoint(tmp_path, network, header, dtype=torch.float32)
+    config_path = tmp_path / "denoiser" / "config.json"
+    config = json.loads(config_path.read_text())
+    assert config.pop("trunk_can_be_told") is False
+    config_path.write_text(json.dumps(config))
+    loaded = load_checkpoint(tmp_path)
+    inputs = torch.randn(3, 3, 16, 16), torch.tensor([0.1, 1.0, 5.0]), torch.arange(3)
+    assert torch.equal(loaded.denoise(*inputs), network.as_denoiser()(*inputs))
+
+
+def test_what_the_trunk_is_told_is_kept(folder, tmp_path):
+    header = load_checkpoint(folder).header
+    network = small_network(trunk_can_be_told=True)
+    save_checkpoint(tmp_path, network, header, dtype=torch.float32)
+    inputs = torch.randn(3, 3, 16, 16), torch.tensor([0.1, 1.0, 5.0]), torch.arange(3)
+    drawn = load_checkpoint(tmp_path).denoise(*inputs)
+    assert torch.equal(drawn, network.as_denoiser()(*inputs))
+    assert not torch.equal(drawn, small_network().as_denoiser()(*inputs))
+
+
 def test_repeated_class_names_are_refused(folder):
     header = json.loads((folder / HEADER_FILE).read_text())
     header["class_names"] = ["one", "two", "one"]

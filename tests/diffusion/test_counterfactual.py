@@ -91,17 +91,23 @@ def test_the_identity_edit_is_exact(start, guidance):
     assert all(one.identity_error < 1e-12 for one in found_on(plan=plan))
 
 
-def test_the_identity_edit_of_a_network_in_float32_is_exact_to_rounding():
+@pytest.mark.parametrize("is_drawing", [False, True])
+def test_the_identity_edit_of_a_network_in_float32_is_exact_to_rounding(is_drawing):
     torch.manual_seed(0)
     network = CellDenoiser(
-        image_size=16, n_classes=3, widths=(16, 32), n_blocks=(1, 1), n_decoder_blocks=(1, 1)
+        image_size=16,
+        n_classes=3,
+        widths=(16, 32),
+        n_blocks=(1, 1),
+        n_decoder_blocks=(1, 1),
+        trunk_can_be_told=True,
     ).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     images = torch.rand(3, 3, 16, 16) * 2 - 1
     noise = torch.randn(3, PLAN.n_levels, 3, 16, 16)
     plan = PLAN.model_copy(update={"guidance": 1.0})
-    split = network.split(appearance="clean")
+    split = Whole(network.as_denoiser()) if is_drawing else network.split(appearance="clean")
     same = edited_from(2, [0, 1, 0], plan=plan, split=split, images=images, noise=noise)
     torch.testing.assert_close(same, images, rtol=0, atol=2e-5)
     other = edited_from(2, [1, 2, 1], plan=plan, split=split, images=images, noise=noise)

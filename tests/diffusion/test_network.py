@@ -53,6 +53,13 @@ def silenced(network: CellDenoiser) -> CellDenoiser:
     return network
 
 
+def forgetful(network: CellDenoiser) -> CellDenoiser:
+    """The network with what its trunk is told at zero, as it starts."""
+    for table in (network.trunk_class, network.trunk_appearance):
+        table.weight.zero_()
+    return network
+
+
 def drawn(n, side=16, seed=0):
     """Noised images and their noise levels."""
     generator = torch.Generator().manual_seed(seed)
@@ -67,7 +74,7 @@ def silent(sigma_data):
     class Silent:
         config = type("Config", (), {"sigma_data": sigma_data})
 
-        def share(self, scaled, timesteps):
+        def share(self, scaled, timesteps, told=None):
             seen.append((scaled, timesteps))
             return (scaled,)
 
@@ -333,6 +340,105 @@ def test_a_clean_look_is_a_one_and_zeros_and_an_unknown_one_all_zeros(n_shared_s
         assert torch.equal(network.finish(shared, rows, rows, look), of_numbers)
     numbers[:, 5] = 1.0
     assert not torch.equal(network.finish(shared, rows, rows, numbers), of_numbers)
+
+
+# A trunk that is told.
+
+
+@pytest.mark.parametrize("n_shared_stages", [1, 2, 3])
+def test_a_trunk_that_can_be_told_starts_where_telling_changes_nothing(n_shared_stages):
+    network = forgetful(small_network(n_shared_stages=n_shared_stages, trunk_can_be_told=True))
+    noised, sigmas = drawn(4)
+    labels = torch.tensor([0, 1, 2, N_CLASSES])
+    untold = denoised_by(network.split(appearance="clean"), noised, sigmas, labels)
+    assert torch.equal(network.as_denoiser()(noised, sigmas, labels), untold)
+    # It has the answers of a network without any tables.
+    plain = small_network(n_shared_stages=n_shared_stages)
+    plain.load_state_dict(network.state_dict(), strict=False)
+    assert plain.told_trunk(labels) is None
+    assert torch.equal(plain.as_denoiser()(noised, sigmas, labels), untold)
+    fresh, fresh_plain = (
+        fresh_network(n_shared_stages=n_shared_stages, trunk_can_be_told=can)
+        for can in (True, False)
+    )
+    assert fresh.told_trunk(labels).abs().max() == 0
+    # A seed draws the other weights alike.
+    weights = fresh.state_dict()
+    assert all(torch.equal(weights[name], w) for name, w in fresh_plain.state_dict().items())
+
+
+@pytest.mark.parametrize("n_shared_stages", [1, 2, 3])
+def test_what_the_trunk_is_told_changes_what_is_drawn_and_no_answer_of_the_classifier(
+    n_shared_stages,
+):
+    network = small_network(n_shared_stages=n_shared_stages, trunk_can_be_told=True)
+    noised, sigmas = drawn(4)
+    labels = torch.tensor([0, 1, 2, N_CLASSES])
+
+    def answers():
+        splits = [
+            network.split(appearance=look, bfloat16=bfloat16)
+            for look in ("clean", "any")
+            for bfloat16 in (False, True)
+        ]
+        denoised = [denoised_by(split, noised, sigmas, labels) for split in splits]
+        return [*denoised, network.head_logits(noised), *network.features_and_texture(noised)]
+
+    def drawing():
+        return network.as_denoiser()(noised, sigmas, labels)
+
+    before, drawn_before, flops = answers(), drawing(), network.flops()
+    forgetful(network)
+    assert all(torch.equal(a, b) for a, b in zip(answers(), before, strict=True))
+    assert network.flops() == flops
+    differences = (drawing() - drawn_before).flatten(1).abs().amax(dim=1)
+    assert differences.min() > 1e-3
+
+
+def test_the_trunk_is_told_the_class_and_the_look_and_unknown_where_they_are():
+    network = small_network(trunk_can_be_told=True)
+    labels = torch.tensor([0, 1, N_CLASSES])
+    clean, any_look = (network.told_trunk(labels, look) for look in ("clean", "any"))
+    assert torch.equal(any_look, network.trunk_class.weight[[0, 1, N_CLASSES]])
+    is_known = network.trunk_appearance.weight[:, 0]
+    torch.testing.assert_close(clean, any_look + is_known)
+    numbers = torch.zeros(3, 1 + N_APPEARANCE)
+    numbers[:, 0] = 1
+    assert torch.equal(network.told_trunk(labels, numbers), clean)
+    numbers[1, 5] = 1
+    of_numbers = network.told_trunk(labels, numbers)
+    assert (of_numbers != clean).any(dim=1).tolist() == [False, True, False]
+
+
+def test_a_row_that_is_told_nothing_passes_the_trunk_as_if_nobody_were_told():
+    network = small_network(trunk_can_be_told=True)
+    noised, sigmas = drawn(4)
+    is_told = torch.tensor([True, False, True, False])
+    told = network.told_trunk(torch.tensor([0, 1, 2, 0])) * is_told[:, None]
+    for some, alone in zip(
+        network.share(noised, sigmas.log(), told), network.share(noised, sigmas.log()), strict=True
+    ):
+        assert torch.equal(some[~is_told], alone[~is_told])
+    _, features, *_ = network.share(noised, sigmas.log(), told)
+    _, untold, *_ = network.share(noised, sigmas.log())
+    assert (features - untold)[is_told].abs().amax(dim=1).min() > 1e-4
+
+
+def test_a_network_without_a_trunk_has_none_to_be_told():
+    with pytest.raises(ValueError, match="leaves no trunk to tell; leave it out, or share one"):
+        small_network(n_shared_stages=0, trunk_can_be_told=True)
+
+
+def test_telling_the_trunk_costs_a_product_with_its_table_of_looks():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = small_network(trunk_can_be_told=True)
+    noised, sigmas = drawn(1)
+    with FlopCounterMode(display=False) as counter:
+        network(noised, sigmas, torch.tensor([0]))
+    telling = 2 * (1 + N_APPEARANCE) * network.config.n_embedding
+    assert counter.get_total_flops() == network.flops().forward + telling
+    assert network.flops() == small_network().flops()
 
 
 def test_any_denoiser_is_a_split_one_that_shares_nothing():

@@ -79,6 +79,43 @@ def test_cells_are_drawn_with_the_look_of_the_training_set():
     assert not torch.equal(drawn(), before)
 
 
+def test_cells_are_drawn_by_a_trunk_that_is_told_class_and_look():
+    network = small_network(trunk_can_be_told=True)
+    scheduler = make_scheduler(network)
+
+    def drawn():
+        return sample_latents(network, scheduler, [0], [5], n_steps=4)
+
+    before = drawn()
+    network.trunk_class.weight[1:] += 1  # the other classes, and the unknown one
+    network.trunk_appearance.weight[:, 1:] += 1  # the other looks
+    assert torch.equal(drawn(), before)
+    network.trunk_appearance.weight[:, 0] += 1
+    of_look = drawn()
+    assert not torch.equal(of_look, before)
+    network.trunk_class.weight[0] += 1
+    assert not torch.equal(drawn(), of_look)
+
+
+def test_guidance_goes_from_where_trunk_and_decoder_are_told_that_the_class_is_unknown():
+    network = small_network(trunk_can_be_told=True)
+    scheduler = make_scheduler(network)
+
+    def drawn(guidance_scale):
+        # A single step is linear in what the network says.
+        return sample_latents(
+            network, scheduler, [0], [5], n_steps=1, guidance_scale=guidance_scale
+        )
+
+    plain, beyond, back = (drawn(scale) for scale in (1.0, 3.0, 0.0))
+    for table in (network.trunk_class.weight, network.embed_class.weight):
+        table[0] = table[-1]
+    unknown = drawn(1.0)
+    assert (plain - unknown).abs().max() > 1e-2
+    torch.testing.assert_close(back, unknown, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(beyond, unknown + 3 * (plain - unknown), rtol=1e-4, atol=1e-4)
+
+
 def test_one_seed_is_one_noise():
     noise = draw_noise([3, 4, 3], (2, 2))
     assert torch.equal(noise[0], noise[2])

@@ -15,6 +15,7 @@ from training.fitting import FittingPlan
 from training.loop import (
     STATE_FILE,
     WEIGHTS_FILE,
+    _draw_batch,
     ground_of,
     learning_rate,
     standard_deviation,
@@ -114,13 +115,58 @@ def test_a_network_trains_however_much_of_it_is_shared(data, tmp_path, n_shared_
 
 
 def test_a_network_that_shares_nothing_trains_without_a_head_on_noised_images(data, tmp_path):
-    config = replace(CONFIG, n_images=2 * 16, n_shared_stages=0, noised_head_weight=0.0)
+    config = replace(
+        CONFIG,
+        n_images=2 * 16,
+        n_shared_stages=0,
+        noised_head_weight=0.0,
+        told_trunk_fraction=0.0,
+    )
     assert len(losses_of(config, data, tmp_path / "run")[0]) == 2
 
 
 def test_a_head_on_noised_images_is_refused_where_nothing_is_shared():
     with pytest.raises(ValueError, match="set noised_head_weight to 0 or share the encoder"):
         replace(CONFIG, n_shared_stages=0)
+
+
+def test_a_trunk_to_be_told_is_refused_where_nothing_is_shared():
+    with pytest.raises(ValueError, match="set told_trunk_fraction to 0 or share the encoder"):
+        replace(CONFIG, n_shared_stages=0, noised_head_weight=0.0)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_a_share_of_told_trunks_that_is_none_is_refused(fraction):
+    words = rf"told_trunk_fraction={fraction}; give a share of the batch from 0 to 1"
+    with pytest.raises(ValueError, match=words):
+        replace(CONFIG, told_trunk_fraction=fraction)
+
+
+def test_every_batch_tells_as_many_trunks_and_is_otherwise_the_same(data):
+    by_class = [np.flatnonzero(data.labels == label) for label in range(2)]
+
+    def drawn(fraction, step):
+        config = replace(CONFIG, told_trunk_fraction=fraction)
+        return _draw_batch(config, data, by_class, [0, 1], ground_of(data.images), step)
+
+    for fraction, n_told in ((0.0, 0), (0.25, 4), (1.0, 16)):
+        for step in range(3):
+            *batch, is_trunk_told = drawn(fraction, step)
+            assert int(is_trunk_told.sum()) == n_told
+            *other, _ = drawn(0.5, step)
+            assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+    assert torch.equal(drawn(0.5, 1)[-1], drawn(0.5, 1)[-1])
+    assert not torch.equal(drawn(0.5, 1)[-1], drawn(0.5, 2)[-1])
+
+
+def test_training_teaches_what_the_trunk_is_told_unless_none_is_told(data, tmp_path):
+    config = replace(CONFIG, n_images=4 * 16)
+    _, trained = losses_of(config, data, tmp_path / "told")
+    assert trained.network.trunk_class.weight.abs().max() > 0
+    assert trained.network.trunk_appearance.weight.abs().max() > 0
+    untold = replace(config, told_trunk_fraction=0.0)
+    _, trained = losses_of(untold, data, tmp_path / "untold")
+    assert trained.network.told_trunk(torch.tensor([0])) is None
 
 
 # Starting from other weights.
@@ -153,6 +199,21 @@ def test_a_run_starts_from_the_weights_that_fit(data, tmp_path, capsys):
     assert all(torch.equal(deeper[name], tensor) for name, tensor in earlier.items())
     words = " ".join(capsys.readouterr().out.split())
     assert f"{len(earlier)} of {len(deeper)} tensors taken over" in words
+
+
+def test_a_run_starts_from_weights_of_before_trunks_were_told(data, tmp_path, capsys):
+    untold = replace(CONFIG, told_trunk_fraction=0.0)
+    earlier = random_weights(untold, data, tmp_path / "earlier")
+    config = replace(CONFIG, n_images=16, lr=0.0, init_from=str(tmp_path / "earlier"))
+    _, trained = losses_of(config, data, tmp_path / "run")
+    n = len(earlier.state_dict())
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"{n} of {n + 2} tensors taken over" in words
+    # The tables start at zero: it draws as before.
+    noised = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    inputs = noised, torch.tensor([0.3, 2.0]), torch.tensor([0, 1])
+    answers = [network.as_denoiser()(*inputs) for network in (earlier, trained.network)]
+    assert torch.equal(*answers)
 
 
 def test_weights_of_another_shape_stay_as_the_seed_drew_them(data, tmp_path):

@@ -1,13 +1,16 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from diffusion.network import N_APPEARANCE
+from diffusion.checkpoint import make_scheduler
+from diffusion.network import N_APPEARANCE, CellDenoiser
+from diffusion.sampler import sample_latents
 from diffusion.schedule import sigmas_from_log_snr
-from tests.diffusion.test_network import silenced, small_network
+from tests.diffusion.test_network import denoised_by, forgetful, silenced, small_network
 from training.config import smoke_test
 from training.loss import Objective, draw_sigmas
 
@@ -16,7 +19,7 @@ ALONE = dict.fromkeys(WEIGHTS, 0.0)
 N_CLASSES = 3
 
 
-def batch(n=8, *, hidden=False, seed=0, sigma=None):
+def batch(n=8, *, hidden=False, told_trunk=False, seed=0, sigma=None):
     """What `Objective` takes after the network, in its order; classes differ in colour."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % N_CLASSES
@@ -33,6 +36,7 @@ def batch(n=8, *, hidden=False, seed=0, sigma=None):
         "class_labels": labels,
         "is_hidden": torch.full((n,), hidden),
         "gumbel": -(-torch.rand(n, N_CLASSES, generator=generator).log()).log(),
+        "is_trunk_told": torch.full((n,), told_trunk),
     }
 
 
@@ -66,13 +70,17 @@ def test_an_untrained_network_has_a_loss_of_one_at_every_level(sigma):
     assert found["loss"] == found["denoising"]
 
 
-def test_the_denoising_loss_is_that_of_the_denoiser_that_is_used():
-    network, given = small_network(), batch()
+@pytest.mark.parametrize("told_trunk", [False, True])
+def test_the_denoising_loss_is_that_of_the_denoiser_that_is_used(told_trunk):
+    # Of a told trunk it is the one that draws, of an untold one the one that classifies.
+    network, given = small_network(trunk_can_be_told=True), batch(told_trunk=told_trunk)
     clean_look = torch.zeros(8, 1 + N_APPEARANCE)
     clean_look[:, 0] = 1
-    found = terms_of(network, weights=ALONE, told=clean_look)
+    found = terms_of(network, weights=ALONE, **(given | {"told": clean_look}))
     sigmas = given["sigmas"].view(-1, 1, 1, 1)
-    denoised = network.as_denoiser()(
+    split = network.split(appearance="clean")
+    denoise = network.as_denoiser() if told_trunk else partial(denoised_by, split)
+    denoised = denoise(
         given["latents"] + sigmas * given["noise"], given["sigmas"], given["class_labels"]
     )
     squared = (denoised - given["latents"]).square()
@@ -80,13 +88,20 @@ def test_the_denoising_loss_is_that_of_the_denoiser_that_is_used():
     torch.testing.assert_close(found["denoising"], expected)
 
 
-def test_a_hidden_class_is_denoised_as_unknown():
-    network, given = small_network(), batch()
+@pytest.mark.parametrize("told_trunk", [False, True])
+def test_a_hidden_class_is_denoised_as_unknown(told_trunk):
+    network, given = small_network(trunk_can_be_told=True), batch(told_trunk=told_trunk)
     unknown = torch.full_like(given["class_labels"], N_CLASSES)
-    hidden = terms_of(network, weights=ALONE, is_hidden=torch.ones(8, dtype=torch.bool))
-    given_unknown = terms_of(network, weights=ALONE, class_labels=unknown)
-    assert hidden["denoising"] == given_unknown["denoising"]
-    assert hidden["denoising"] != terms_of(network, weights=ALONE)["denoising"]
+    of_given, hidden, of_unknown = (
+        terms_of(network, weights=ALONE, **(given | changed))["denoising"]
+        for changed in (
+            {},
+            {"is_hidden": torch.ones(8, dtype=torch.bool)},
+            {"class_labels": unknown},
+        )
+    )
+    assert hidden == of_unknown
+    assert hidden != of_given
 
 
 def test_what_the_decoder_is_told_of_the_look_matters():
@@ -135,6 +150,122 @@ def test_where_hardly_a_shape_is_left_the_head_need_not_name_it():
     terms = [terms_of(network, **batch(sigma=sigma))["noised_head"] for sigma in (100.0, 0.01)]
     assert terms[0] < 1e-3
     assert terms[1] > 0.1
+
+
+# A trunk that is told.
+
+
+HALF = torch.arange(8) % 2 == 0
+
+
+def test_a_told_rows_label_matters_to_the_denoising_loss_and_to_no_other_of_the_noised_images():
+    network = small_network(trunk_can_be_told=True)
+    labels = batch()["class_labels"]
+    other = torch.where(HALF, (labels + 1) % N_CLASSES, labels)
+    before, after = (
+        terms_of(network, is_trunk_told=HALF, class_labels=each) for each in (labels, other)
+    )
+    for name in ("noised_head", "contrast"):
+        assert torch.equal(before[name], after[name])
+    assert before["denoising"] != after["denoising"]
+    # The clean images' trunk is told nothing, and its head is asked of them all.
+    assert before["head"] != after["head"]
+
+
+def test_what_the_head_and_the_contrast_ask_is_the_mean_over_the_rows_not_told():
+    network = small_network(trunk_can_be_told=True)
+    found = terms_of(network, is_trunk_told=HALF)
+    untold = {name: value[~HALF] for name, value in batch().items()}
+    alone = terms_of(network, **untold)
+    for name in ("noised_head", "contrast"):
+        torch.testing.assert_close(found[name], alone[name])
+    told = {name: value[HALF] for name, value in batch(told_trunk=True).items()}
+    of_told = terms_of(network, **told)
+    expected = (alone["denoising"] + of_told["denoising"]) / 2
+    torch.testing.assert_close(found["denoising"], expected)
+
+
+def test_where_every_trunk_is_told_nothing_is_asked_of_noised_images():
+    network = small_network(trunk_can_be_told=True).requires_grad_(True)
+    terms = terms_of(network, **batch(told_trunk=True))
+    assert terms["noised_head"] == terms["contrast"] == 0
+    terms["loss"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_rows_that_are_not_told_do_not_teach_what_the_trunk_is_told():
+    network = small_network(trunk_can_be_told=True).requires_grad_(True)
+    given = batch()
+    given["told"] = torch.ones(8, 1 + N_APPEARANCE)
+    terms_of(network, **given)["loss"].backward()
+    for table in (network.trunk_class, network.trunk_appearance):
+        assert table.weight.grad.abs().max() == 0
+        table.weight.grad = None
+    # Those that are told teach the rows of their own classes.
+    of_class_1 = given["class_labels"] == 1
+    terms_of(network, **(given | {"is_trunk_told": of_class_1}))["loss"].backward()
+    is_taught = network.trunk_class.weight.grad.abs().amax(dim=1) > 0
+    assert is_taught.tolist() == [False, True, False, False]
+    assert network.trunk_appearance.weight.grad.abs().max() > 0
+
+
+def test_one_pass_of_the_trunk_serves_rows_told_and_not_told():
+    network = small_network(trunk_can_be_told=True)
+    passed = []
+    network.stem.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    terms_of(network, weights=WEIGHTS | {"head_weight": 0.0}, is_trunk_told=HALF)
+    assert passed == [8]
+
+
+def test_a_told_trunk_learns_to_draw_classes_that_the_decoder_is_not_told():
+    # Flat cells of two colours; as the decoder knows no class, what tells them apart is the trunk.
+    torch.manual_seed(0)
+    network = CellDenoiser(
+        image_size=8,
+        n_classes=2,
+        widths=(32,),
+        n_blocks=(1,),
+        n_decoder_blocks=(1,),
+        trunk_can_be_told=True,
+        n_embedding=32,
+    )
+    network.embed_class.requires_grad_(False).weight.zero_()
+    learning = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(learning)
+    colours = torch.tensor([[-0.5, 0.4, 0.0], [0.5, -0.4, 0.0]])
+    generator = torch.Generator().manual_seed(1)
+    look = torch.zeros(16, 1 + N_APPEARANCE)
+    look[:, 0] = 1
+    for step in range(300):
+        labels = torch.randint(2, (16,), generator=generator)
+        latents = colours[labels][:, :, None, None].expand(-1, -1, 8, 8)
+        given = {
+            "latents": latents,
+            "told": look,
+            "sigmas": 20 * (-5 * torch.rand(16, generator=generator)).exp(),
+            "noise": torch.randn(latents.shape, generator=generator),
+            "class_labels": labels,
+            "is_hidden": torch.zeros(16, dtype=torch.bool),
+            "gumbel": torch.zeros(16, 2),
+            "is_trunk_told": torch.arange(16) % 2 == 0,
+        }
+        Objective()(network, **given, **ALONE)["loss"].backward()
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 300)
+        optimizer.step()
+        optimizer.zero_grad()
+    network.eval().requires_grad_(False)
+
+    def drawn():
+        seeds = [*range(8), *range(8)]
+        latents = sample_latents(network, make_scheduler(network), [0] * 8 + [1] * 8, seeds)
+        return latents.mean(dim=(2, 3)).view(2, 8, 3)
+
+    # The two are 1 apart; all but one at most of the sixteen cells have the colour asked for.
+    distances = (drawn() - colours[:, None]).abs().amax(dim=2)
+    assert int((distances < 0.25).sum()) >= 15
+    # Told nothing, it draws the same whatever was asked for.
+    forgetful(network)
+    torch.testing.assert_close(*drawn(), atol=1e-3, rtol=0)
 
 
 # The contrast.
