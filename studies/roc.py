@@ -309,58 +309,6 @@ def delong_unpaired(
     return _difference(areas[0] - areas[1], sum(variances), df, method, confidence_level)
 
 
-def auc_power(area: float, n_noise: float, n_signal: float, *, alpha: float = 0.05) -> float:
-    """Power to tell an area from ½, two-sided; for a one-sided test double alpha.
-
-    Raises:
-        RocError: if the area is not in (0, 1) or is ½, or the numbers are not positive.
-
-    Source: Obuchowski, Lieber & Wians (2004), variance from binormal areas; as pROC's
-    `power.roc.test`.
-    """
-    at_half, at_area = _planning_variances(area, n_noise / n_signal if n_signal > 0 else 0.0)
-    distance = sqrt(n_signal) * abs(area - 0.5)
-    return float(ndtr((distance + float(ndtri(alpha / 2)) * sqrt(at_half)) / sqrt(at_area)))
-
-
-def auc_n_signal(
-    area: float, power: float, *, noise_per_signal: float = 1.0, alpha: float = 0.05
-) -> float:
-    """How many generated pictures give that power against an area of ½; not rounded up.
-
-    Raises:
-        RocError: as `auc_power`.
-    """
-    at_half, at_area = _planning_variances(area, noise_per_signal)
-    deviates = -float(ndtri(alpha / 2)) * sqrt(at_half) + float(ndtri(power)) * sqrt(at_area)
-    return deviates**2 / (area - 0.5) ** 2
-
-
-def auc_difference_power(
-    difference: float, variances: tuple[float, float], covariance: float, *, alpha: float = 0.05
-) -> float:
-    """Power to tell two areas on the same pictures apart, two-sided.
-
-    Variances and covariance (`auc_covariance`) are those of a pilot of the planned size; from a
-    smaller pilot, divide them by how many times larger the study will be. If the areas were equal
-    both would have the first variance.
-
-    Raises:
-        RocError: if the variances leave nothing to compare.
-
-    Source: Obuchowski & McClish (1997), with DeLong's variances; as pROC's `power.roc.test`.
-    """
-    if_equal = 2 * (variances[0] - covariance)
-    if_different = variances[0] + variances[1] - 2 * covariance
-    if if_equal <= 0 or if_different <= 0:
-        raise RocError(
-            "these variances and covariance leave the difference of the areas no variance; give "
-            "those of two different readers."
-        )
-    deviate = abs(difference) + float(ndtri(alpha / 2)) * sqrt(if_equal)
-    return float(ndtr(deviate / sqrt(if_different)))
-
-
 def binormal(
     noise_counts: ArrayLike,
     signal_counts: ArrayLike,
@@ -785,20 +733,6 @@ def _no_difference(
         method, reason, confidence_level=confidence_level, estimate=difference
     )
     return AucDifference(difference=none, statistic=None, df=None, p_value=None)
-
-
-def _planning_variances(area: float, noise_per_signal: float) -> tuple[float, float]:
-    """Variance of √n_signal × area, if the area is ½ and if it is `area`."""
-    if not 0 < area < 1 or area == 0.5 or noise_per_signal <= 0:
-        raise RocError(
-            f"an area of {area:g} with {noise_per_signal:g} real pictures for each generated one "
-            "cannot be planned for; the area is in (0, 1) and not 0.5, and both numbers are "
-            "positive."
-        )
-    # 1.414 as printed in the paper, not √2: the published tables follow from it.
-    a = 1.414 * float(ndtri(area))
-    at_area = 0.0099 * exp(-(a**2) / 2) * (5 * a**2 + 8 + (a**2 + 8) / noise_per_signal)
-    return 0.0792 * (1 + 1 / noise_per_signal), at_area
 
 
 def _by_kind(scores: ArrayLike, is_signal: ArrayLike) -> tuple[Array, Array]:

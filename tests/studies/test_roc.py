@@ -14,10 +14,7 @@ from studies.roc import (
     RocError,
     auc,
     auc_covariance,
-    auc_difference_power,
     auc_from_counts,
-    auc_n_signal,
-    auc_power,
     binormal,
     delong_paired,
     delong_unpaired,
@@ -250,43 +247,6 @@ def test_identical_and_perfect_readers_have_no_test():
     assert "at least 2 real and 2 generated" in few.difference.reason
 
 
-# --- planning -------------------------------------------------------------------------------------
-
-S100B, WFNS, NDKA = 0.7313685636856369, 0.823678861788618, 0.611957994579946
-
-
-@pytest.mark.parametrize(("area", "power"), [(0.73, 0.9897453), (S100B, 0.9904833)])
-def test_power_against_one_half_matches_proc(area, power):
-    assert auc_power(area, 72, 41) == pytest.approx(power, abs=1e-6)
-
-
-def test_sample_size_matches_proc():
-    n_signal = auc_n_signal(S100B, 0.95, noise_per_signal=1.7)
-    assert (n_signal, 1.7 * n_signal) == pytest.approx((29.29764, 49.806), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("area", "per_signal", "n_signal"),
-    [(0.6, 0.25, 334), (0.6, 1, 135), (0.7, 0.25, 80), (0.7, 2, 25), (0.8, 1, 14), (0.8, 2, 11)],
-)
-def test_sample_size_matches_the_published_table(area, per_signal, n_signal):
-    # Obuchowski et al. (2004), table 4: one-sided 5 %, power 0.9.
-    found = auc_n_signal(area, 0.9, noise_per_signal=per_signal, alpha=0.1)
-    assert math.ceil(found) == n_signal
-
-
-def test_power_of_a_paired_comparison_matches_proc():
-    variances, covariance = (0.0031908105493913, 0.00146991470882363), -0.000532967856762438
-    assert auc_difference_power(WFNS - NDKA, variances, covariance) == pytest.approx(
-        0.7131594, abs=1e-6
-    )
-    times = 64.77777 / 41
-    larger = tuple(v / times for v in variances)
-    assert auc_difference_power(WFNS - NDKA, larger, covariance / times) == pytest.approx(
-        0.9, abs=1e-6
-    )
-
-
 # --- the binormal curve ---------------------------------------------------------------------------
 
 
@@ -495,8 +455,6 @@ def test_no_table_however_thin_gives_a_number_that_is_none():
             lambda: delong_paired([1, 2], [1], [0, 1]),
             "use `delong_unpaired` for different pictures",
         ),
-        (lambda: auc_power(0.5, 10, 10), "cannot be planned for; the area is in"),
-        (lambda: auc_difference_power(0.1, (0.1, 0.1), 0.1), "give those of two different readers"),
     ],
 )
 def test_bad_input_is_refused_with_advice(call, words):

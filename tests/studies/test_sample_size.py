@@ -226,6 +226,13 @@ def test_sizes_match_the_published_table(ratio, for_60, for_70):
         assert (size.n_controls, size.n_cases) == expected
 
 
+@pytest.mark.parametrize(("ratio", "n_cases"), [(1, 14), (2, 11)])
+def test_sizes_of_a_large_area_match_the_published_table(ratio, n_cases):
+    # One-sided 5 %, power 0.9; Obuchowski et al. (2004), table 4.
+    size = auc_sample_size(0.8, power=0.9, controls_per_case=ratio, is_two_sided=False)
+    assert size.n_cases == n_cases
+
+
 def test_size_and_power_of_an_area_undo_each_other():
     for auc in (0.55, 0.7, 0.3):
         for is_two_sided in (True, False):
