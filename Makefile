@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check bench bench-judge bench-anomaly bench-explanations bench-sampler \
-  bench-conditioning format lock clean
+  bench-conditioning simulate bench-studies format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo 'Installing into .venv (about two minutes, once) …'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
-	  -e '.[train,serve,webapp,studies,psychometrics,dev]'
+	  -e '.[train,serve,webapp,studies,psychometrics,comparison,dev]'
 	@touch $@
 
 install: $(INSTALLED)  ## make .venv with everything in it
@@ -73,6 +73,13 @@ bench-conditioning: $(INSTALLED) $(JUDGE)/cnn.json  ## where the class should en
 	@$(BIN)/python benchmarks/conditioning.py --data $(CELLS)/train --images 56000 --judge $(JUDGE) \
 	  --json $(RESULTS)/conditioning.json
 
+simulate: $(INSTALLED)  ## coverage, error rates and recovery of the statistics, into docs/statistics.md (ten minutes)
+	@$(BIN)/python benchmarks/simulate.py
+
+bench-studies: $(INSTALLED)  ## speed of the statistics, and the worked example of docs/worked_example.md
+	@$(BIN)/python benchmarks/worked_example.py
+	@$(BIN)/python benchmarks/studies_speed.py measure --report
+
 format: $(INSTALLED)  ## format and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -81,7 +88,7 @@ lock:  ## resolve all dependencies anew and write constraints.txt
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0
 	@build/lock/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0 \
-	  bentoml==1.4.39 -e '.[train,serve,webapp,studies,psychometrics,dev]'
+	  bentoml==1.4.39 -e '.[train,serve,webapp,studies,psychometrics,comparison,dev]'
 	@{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } \
 	  > build/constraints.txt && mv build/constraints.txt constraints.txt && rm -rf build/lock
 

@@ -72,7 +72,7 @@ def everything(
     service, webapp = f"http://127.0.0.1:{service_port}", f"http://127.0.0.1:{webapp_port}"
     checkpoint, stimuli = RUN / "checkpoint", RUN / "stimuli"
     protocol, links = RUN / "protocol.toml", RUN / "links.txt"
-    responses, report = RUN / "responses.csv", RUN / "report.html"
+    responses, report = RUN / "responses.csv", RUN / "report"
     os.environ["BENTOML_HOME"] = str((RUN / "bentoml").resolve())
     os.environ["DATABASE_URL"] = f"sqlite:///{(RUN / 'studies.sqlite3').resolve()}"
 
@@ -138,12 +138,12 @@ def everything(
     run("webapp", "export", "--out", responses)
     run(
         *("studies", "analyse", "--protocol", protocol, "--responses", responses),
-        *("--out", report, "--json", RUN / "report.json"),
+        *("--out", report),
     )
-    compare_counts(RUN / "counts.json", RUN / "report.json")
+    compare_counts(RUN / "counts.json", report / "results.json")
 
     console.print("\n[bold green]Done.[/bold green] Look at:")
-    console.print(f"  report    {report}")
+    console.print(f"  report    {report / 'report.html'}   (numbers and tables beside it)")
     console.print(f"  samples   {checkpoint / 'run' / 'samples.png'}")
     console.print(f"  service   {service}   (try {service}/docs.json)")
     console.print(f"  study     {webapp}   (personal links: {links})")
@@ -233,7 +233,7 @@ def compare_counts(recorded: Path, reported: Path) -> None:
         for reader in json.loads(recorded.read_text())["participants"]
     }
     found = {
-        reader["participant_id"]: tuple(reader[field] for field in fields)
+        reader["participant_id"]: tuple(reader["detection"][field] for field in fields)
         for reader in json.loads(reported.read_text())["readers"]
     }
     if given != found:

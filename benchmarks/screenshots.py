@@ -1,7 +1,7 @@
 """The pictures in README: the study page with a generated cell, and the head of a report.
 
-    python benchmarks/screenshots.py --link LINK --stimuli stimuli --report report.html \\
-        --out docs/images
+    python benchmarks/screenshots.py --link LINK --stimuli stimuli \\
+        --report report/report.html --out docs/images
 
 Needs a running `python -m webapp` and Debian's chromium. Only a generated cell is photographed, so
 that no picture of somebody's data set gets into the repository.
@@ -26,7 +26,7 @@ from studies.stimuli import read_stimuli
 def main(
     link: Annotated[str, typer.Option(help="A personal link nobody has used.")],
     stimuli: Annotated[Path, typer.Option(help="The study's stimulus set.")],
-    report: Annotated[Path, typer.Option(help="A report of `python -m studies analyse`.")],
+    report: Annotated[Path, typer.Option(help="report.html of `python -m studies analyse`.")],
     out: Annotated[Path, typer.Option(help="Folder for study.png and report.png.")],
 ) -> None:
     """Take both pictures."""

@@ -10,14 +10,34 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 
 from studies.analysis import AnalysisError, analyse
+from studies.components import ASSUMED, Components, ComponentsError, components_from_pilot
 from studies.crossed import CrossedError
-from studies.proportions import wilson
-from studies.protocol import Protocol, ProtocolError, load_protocol
-from studies.report import render
+from studies.planning import PlanningError, size_study
+from studies.planning_views import contours, table, to_csv
+from studies.protocol import (
+    AnalysisPlan,
+    ExclusionRules,
+    Protocol,
+    ProtocolError,
+    load_protocol,
+)
+from studies.report import answer, render
 from studies.responses import ResponseError, read_responses
+from studies.sequential import SequentialError
+from studies.tables import csv_tables, latex, markdown
 
+REFUSALS = (
+    AnalysisError,
+    ComponentsError,
+    CrossedError,
+    PlanningError,
+    ProtocolError,
+    ResponseError,
+    SequentialError,
+)
 app = typer.Typer(
     help="Plan a blinded reader study, and analyse it as planned.",
     no_args_is_help=True,
@@ -40,8 +60,25 @@ def plan(
     n_participants: Annotated[int, typer.Option(help="Readers.")] = 6,
     n_trials: Annotated[int, typer.Option(help="Stimuli for each reader, the same for all.")] = 40,
     seed: Annotated[int, typer.Option(help="Decides stimuli and orders.")] = 1,
+    margin: Annotated[
+        float, typer.Option(help="Around 0.5: what counts as equivalent to guessing.")
+    ] = 0.05,
+    truth: Annotated[float, typer.Option(help="Accuracy that the plan assumes.")] = 0.5,
+    reader_sd: Annotated[
+        float, typer.Option(help="How readers differ, on the probit scale.")
+    ] = ASSUMED.reader_sd,
+    case_sd: Annotated[
+        float, typer.Option(help="How pictures differ, on the probit scale.")
+    ] = ASSUMED.case_sd,
+    pilot: Annotated[
+        Path | None, typer.Option(help="Responses of a pilot, to learn both from.")
+    ] = None,
 ) -> None:
-    """Write a protocol with comments, and say how exact its answer would be at best."""
+    """Write a protocol, and simulate what studies of several sizes would show.
+
+    Beside the protocol lie the simulated power as a table (.power.csv) and as contours
+    (.power.svg).
+    """
     with _errors_in_one_line():
         try:
             protocol = Protocol(
@@ -50,55 +87,118 @@ def plan(
                 n_participants=n_participants,
                 n_trials=n_trials,
                 seed=seed,
+                analysis=AnalysisPlan(
+                    equivalence_margin=margin,
+                    secondary=("sensitivity", "specificity", "d_prime", "criterion", "drift"),
+                    index="consensus",
+                    exclusions=ExclusionRules(),
+                ),
             )
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            name = str(problem["loc"][0]).replace("_", "-")
+            name = str(problem["loc"][0]).replace("_", "-").replace("equivalence-", "")
             rule = problem["msg"].removeprefix("Input ")
             raise ProtocolError(f"--{name} is {problem['input']!r}, but {rule}.") from None
+        spread = ASSUMED
+        if pilot is not None:
+            spread = _spread_of(pilot)
+        elif (reader_sd, case_sd) != (ASSUMED.reader_sd, ASSUMED.case_sd):
+            spread = Components(reader_sd=reader_sd, case_sd=case_sd, source="as given")
         protocol.write(out)
-    n_judgements = n_participants * n_trials
-    level = protocol.analysis.confidence_level
-    at_chance = wilson(n_judgements // 2, n_judgements, confidence_level=level)
-    width = 100 * (at_chance.ci_high - at_chance.ci_low)
-    _say(f"Wrote {out}, protocol {protocol.protocol_hash}.")
-    _say(
-        f"{n_participants} readers × {n_trials} trials = {n_judgements} judgements: at 50 % the "
-        f"{100 * level:g} % interval would be {width:.1f} points wide if all judgements were "
-        "independent (naive). They are not, so expect the report's interval to be wider."
-    )
+        try:
+            with Progress(console=said, transient=True) as progress:
+                task = progress.add_task("Simulating studies", total=1.0)
+                size = size_study(
+                    truth=truth,
+                    margin=margin,
+                    components=spread,
+                    n_readers=_with(READERS, n_participants, least=2),
+                    n_cases=_with(CASES, n_trials, least=10),
+                    on_progress=lambda share: progress.update(task, completed=share),
+                )
+        except PlanningError:
+            out.unlink()  # a plan that is refused must not stand in the way of the next one
+            raise
+        _say(f"Wrote {out}, protocol {protocol.protocol_hash}.")
+        said.print(table(size))
+        _say(size.assumptions)
+        _say(size.answer)
+        _write(out.with_suffix(".power.csv"), to_csv(size))
+        _write(out.with_suffix(".power.svg"), contours(size))
+    asked = [d for d in size.designs if (d.n_readers, d.n_cases) == (n_participants, n_trials)]
+    for design in asked:
+        width = "unknown" if design.width is None else f"{100 * design.width:.1f} points"
+        _say(
+            f"This protocol, {n_participants} readers × {n_trials} trials: power "
+            f"{100 * design.asked.power:.0f} %, interval {width} wide on average."
+        )
 
 
 @app.command(name="analyse")
 def analyse_command(
     protocol: Annotated[Path, typer.Option(help="The protocol that the study ran with.")],
     responses: Annotated[Path, typer.Option(help="The exported responses (.csv or .parquet).")],
-    out: Annotated[Path, typer.Option(help="Where to write the report (.html).")],
-    json: Annotated[
-        Path | None, typer.Option(help="Where to write the numbers in full precision too.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="A folder for the report and its tables.")],
+    closed: Annotated[
+        bool,
+        typer.Option(help="The study is over, with fewer readers than its last declared look."),
+    ] = False,
 ) -> None:
-    """Turn a protocol and its responses into the report that was planned."""
+    """Turn a protocol and its responses into the report that was planned.
+
+    Writes report.html, results.json, CSV tables in full precision, and tables for a paper
+    (tables.md, tables.tex).
+    """
     with _errors_in_one_line():
+        if out.suffix in (".html", ".json"):
+            raise AnalysisError(
+                f"--out is a folder, in which report.html and the tables will lie; {out} looks "
+                f"like a file, so give {out.parent} or another folder."
+            )
         planned = load_protocol(protocol)
         _say(f"Reading {responses} …")
-        table = read_responses(responses)
+        judgements = read_responses(responses)
         digest = hashlib.sha256(responses.read_bytes()).hexdigest()
         _say(
-            f"Analysing {len(table)} judgements of {table['participant_id'].nunique()} readers "
-            f"under protocol {planned.protocol_hash[:12]} …"
+            f"Analysing {len(judgements)} judgements of "
+            f"{judgements['participant_id'].nunique()} readers under protocol "
+            f"{planned.protocol_hash[:12]} …"
         )
-        results = analyse(planned, table, data_digest=digest)
-        _write(out, render(results))
-        if json is not None:
-            _write(json, results.to_json())
+        results = analyse(planned, judgements, data_digest=digest, is_closed=closed)
+        _say("Drawing the report …")
+        _write(out / "report.html", render(results))
+        _write(out / "results.json", results.to_json())
+        for name, text in csv_tables(results).items():
+            _write(out / name, text)
+        _write(out / "tables.md", markdown(results))
+        _write(out / "tables.tex", latex(results))
+    _say(answer(results))
+
+
+READERS, CASES = (3, 5, 8, 12, 20, 30), (50, 100, 200, 300, 500)
+
+
+def _with(usual: tuple[int, ...], asked: int, *, least: int) -> tuple[int, ...]:
+    return tuple(sorted({*usual, asked})) if asked >= least else usual
+
+
+def _spread_of(pilot: Path) -> Components:
+    judged = read_responses(pilot)
+    if "repeat_number" in judged:
+        judged = judged[judged["repeat_number"] == 1]
+    right = (judged["response"] == "generated") == judged["is_synthetic"]
+    return components_from_pilot(
+        judged.assign(right=right.astype(float))
+        .pivot(index="participant_id", columns="stimulus_id", values="right")
+        .to_numpy()
+    )
 
 
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except (AnalysisError, CrossedError, ProtocolError, ResponseError) as error:
+    except REFUSALS as error:
         complained.print(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(2) from None
 

@@ -1,9 +1,7 @@
 """The numbers of the report: protocol + responses → one frozen value, in full precision.
 
-One rule, declared here and printed in the report, decides who is in: a reader is complete who
-judged every one of the protocol's `n_trials` stimuli. All results over readers use the complete
-ones, because the interval for crossed readers and cases needs a full table; the others are counted
-and shown.
+The plan was declared in the protocol, before the data: what the primary outcome is, what counts as
+equivalent, who is left out, when one may look. Everything else is reported beside it as what it is.
 """
 
 import dataclasses
@@ -13,26 +11,46 @@ import platform
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student_t
 
-from studies.crossed import (
-    FEWEST_READERS,
-    CrossedAccuracy,
-    fixed_readers,
-    random_readers_and_cases,
-)
+from studies.crossed import FEWEST_READERS
 from studies.detection import Detection, detection
-from studies.proportions import Proportion, wilson
+from studies.equivalence import (
+    EquivalenceTest,
+    Verdict,
+    clustered_difference,
+    clustered_tost,
+    verdict,
+)
+from studies.estimate import Estimate
+from studies.exclusions import Excluded, excluded
+from studies.outcomes import (
+    Outcome,
+    Part,
+    Tested,
+    independent,
+    is_rated,
+    outcome,
+    parts,
+    secondary_tests,
+)
 from studies.protocol import Protocol
 from studies.responses import check_protocol
+from studies.section_agreement import AgreementResults, analyse_agreement
+from studies.section_confidence import ConfidenceResults, analyse_confidence
+from studies.section_psychometric import PsychometricResults, analyse_psychometric
+from studies.sequential import Look, repeated_interval, sequential_plan
 
-PACKAGES = ("cytoverity", "numpy", "scipy", "pandas", "pydantic", "matplotlib", "jinja2")
+PACKAGES = ("cytoverity", "numpy", "scipy", "pandas", "statsmodels", "matplotlib", "jinja2")
 N_BLOCKS = 4
+CHANCE = 0.5
+FEWEST_AT_A_LOOK = 8
+"""Simulated in docs/statistics.md: with 4 readers a look errs twice as often as it is allowed."""
 
 
 class AnalysisError(ValueError):
@@ -44,38 +62,33 @@ class Reader:
     """What one participant did."""
 
     participant_id: str
-    is_complete: bool
+    excluded: str | None
+    """Why, as a clause; None for a reader who counts."""
     n_trials: int
     n_correct: int
-    hits: int
-    misses: int
-    false_alarms: int
-    correct_rejections: int
-    accuracy: Proportion
+    accuracy: Estimate
+    """Wilson."""
     detection: Detection | None
-    """None for a partial reader who has not yet judged both kinds."""
-    median_response_time_s: float
+    """None for a reader who has not judged both kinds."""
+    median_response_time_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Judgements of complete readers that share something, counted as if independent."""
+class Primary:
+    """The primary outcome, and what it shows at the level that was declared."""
 
-    name: str
-    n_correct: int
-    accuracy: Proportion
-    median_response_time_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderMean:
-    """The mean of a quantity over complete readers, with a t interval for other readers."""
-
-    estimate: float
-    ci_low: float | None
-    ci_high: float | None
-    """None for a single reader, or when readers do not differ: then it is not estimable."""
-    n_readers: int
+    outcome: Outcome
+    interval: Estimate
+    """Of the outcome; with declared looks the repeated interval of this look."""
+    alpha: float
+    """Level of the test of difference from 0.5: the look's, where looks were declared."""
+    p_difference: float | None
+    equivalence: EquivalenceTest | None
+    """None where the protocol declares no margin."""
+    verdict: Verdict | None
+    """None likewise."""
+    look: Look | None
+    n_looks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,121 +101,195 @@ class Results:
     data_digest: str
     """SHA-256 of the response file."""
     confidence_level: float
-    first_response_at: str
-    last_response_at: str
+    first_response_at: str | None
+    last_response_at: str | None
 
     n_planned_readers: int
     n_planned_trials: int
     n_readers: int
-    n_complete_readers: int
+    n_counted_readers: int
     n_cases: int
     n_responses: int
-    """All judgements, those of partial readers too."""
+    """All judgements, also those of excluded readers and of repeats."""
+    n_repeats: int
 
-    accuracy: CrossedAccuracy | None
-    """The headline: readers and cases both random. None with a single complete reader."""
-    sensitivity: CrossedAccuracy | None
-    """Generated called generated."""
-    specificity: CrossedAccuracy | None
-    """Real called real."""
-    accuracy_fixed_readers: CrossedAccuracy
-    """For these readers only; the cautious statement when there are few."""
-    accuracy_naive: Proportion
-    """Wilson, as if all judgements of complete readers were independent: for comparison only."""
-    accuracy_naive_all: Proportion
-    """The same over all judgements, partial readers included."""
+    primary: Primary
+    without_exclusions: Outcome | None
+    """The primary outcome over all readers; None where nobody was left out."""
+    outcomes: tuple[Outcome, ...]
+    """Accuracy, sensitivity, specificity, and the area under the ROC curve."""
+    secondary: tuple[Tested, ...]
+    excluded: tuple[Excluded, ...]
     cautions: tuple[str, ...]
 
-    d_prime: ReaderMean
-    criterion: ReaderMean
     readers: tuple[Reader, ...]
-    by_class_real: tuple[Group, ...]
-    by_class_generated: tuple[Group, ...]
-    by_confidence: tuple[Group, ...]
-    by_block: tuple[Group, ...]
+    by_class_real: tuple[Part, ...]
+    by_class_generated: tuple[Part, ...]
+    by_generator: tuple[Part, ...]
+    by_experience: tuple[Part, ...]
+    by_confidence: tuple[Part, ...]
+    by_block: tuple[Part, ...]
+
+    confidence: ConfidenceResults
+    psychometric: PsychometricResults
+    agreement: AgreementResults
     software: dict[str, str]
 
     def to_json(self) -> str:
         """All results in full precision; what is not estimable or infinite is null."""
-        return json.dumps(_plain(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(plain(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def analyse(protocol: Protocol, responses: pd.DataFrame, *, data_digest: str) -> Results:
+def analyse(
+    protocol: Protocol, responses: pd.DataFrame, *, data_digest: str, is_closed: bool = False
+) -> Results:
     """The planned analysis of one study.
 
     Args:
         responses: as `studies.responses.read_responses` gives them.
         data_digest: SHA-256 of the file they came from, in hex.
+        is_closed: the study is over, though fewer readers came than the last declared look.
 
     Raises:
         ResponseError: if the responses were given under another protocol.
-        AnalysisError: if no reader is complete, or complete readers judged different stimuli.
+        AnalysisError: if nobody counts, readers judged different stimuli, or only one kind.
+        UndeclaredLookError: if looks were declared, but none at this number of readers.
     """
-    check_protocol(responses, protocol)
-    level = protocol.analysis.confidence_level
-    judged = responses.assign(
+    plan, level = protocol.analysis, protocol.analysis.confidence_level
+    cautions = check_protocol(responses, protocol)
+    everything = responses.assign(
         is_correct=(responses["response"] == "generated") == responses["is_synthetic"]
+    ).sort_values(["participant_id", "stimulus_id"], kind="stable")
+    is_repeat = (
+        everything["repeat_number"] > 1 if "repeat_number" in everything else False
+    ) & pd.Series(True, index=everything.index)
+    first = everything[~is_repeat]
+    left_out = excluded(first, protocol)
+    judged = first[~first["participant_id"].isin({one.participant_id for one in left_out})]
+    _refuse_what_cannot_be_analysed(protocol, first, judged, left_out)
+    repeats = everything[is_repeat & everything["participant_id"].isin(judged["participant_id"])]
+    # A confidence that is missing in some rows is not analysed; the cautions say so.
+    shown = judged if is_rated(judged) else judged.drop(columns="confidence", errors="ignore")
+
+    outcomes = tuple(
+        outcome(name, judged, protocol)
+        for name in ("accuracy", "sensitivity", "specificity", "auc")
     )
-    readers = tuple(
-        _reader(str(name), rows, protocol.n_trials, level)
-        for name, rows in sorted(judged.groupby("participant_id"), key=_as_counted)
+    primary = _primary(
+        next(one for one in outcomes if one.name == plan.primary), protocol, is_closed
     )
-    complete_ids = [reader.participant_id for reader in readers if reader.is_complete]
-    if not complete_ids:
-        most = max(reader.n_trials for reader in readers)
-        raise AnalysisError(
-            f"none of the {len(readers)} readers has judged all {protocol.n_trials} stimuli (the "
-            f"furthest has judged {most}); wait until at least one is through, better all."
-        )
-    complete = judged[judged["participant_id"].isin(complete_ids)]
-    table = complete.pivot(index="participant_id", columns="stimulus_id", values="is_correct")
-    if table.shape[1] != protocol.n_trials:
-        raise AnalysisError(
-            f"the {len(complete_ids)} complete readers judged {table.shape[1]} different stimuli, "
-            f"not the same {protocol.n_trials}; a crossed study shows every reader the same ones, "
-            "so do not mix responses of different stimulus sets."
-        )
-    truth = complete.groupby("stimulus_id")["is_synthetic"].first().loc[table.columns].to_numpy()
-    if truth.all() or not truth.any():
-        raise AnalysisError(
-            f"all stimuli are {'generated' if truth.all() else 'real'}; accuracy of a study of "
-            "authenticity needs both kinds, so check the column `is_synthetic`."
-        )
-    correct = table.to_numpy(dtype=bool)
-    n_readers = len(correct)
-    is_crossed = n_readers > 1
-    detections = [reader.detection for reader in readers if reader.is_complete and reader.detection]
-    accuracy = random_readers_and_cases(correct, confidence_level=level) if is_crossed else None
+    is_generated, n_counted = judged["is_synthetic"], int(judged["participant_id"].nunique())
+    has_moments = "responded_at" in responses
     return Results(
         study_id=protocol.study_id,
         title=protocol.title,
         protocol_hash=protocol.protocol_hash,
         data_digest=data_digest,
         confidence_level=level,
-        first_response_at=responses["responded_at"].min().isoformat(timespec="seconds"),
-        last_response_at=responses["responded_at"].max().isoformat(timespec="seconds"),
+        first_response_at=_moment(responses["responded_at"].min()) if has_moments else None,
+        last_response_at=_moment(responses["responded_at"].max()) if has_moments else None,
         n_planned_readers=protocol.n_participants,
         n_planned_trials=protocol.n_trials,
-        n_readers=len(readers),
-        n_complete_readers=n_readers,
-        n_cases=correct.shape[1],
-        n_responses=len(judged),
-        accuracy=accuracy,
-        sensitivity=_crossed(correct[:, truth], level),
-        specificity=_crossed(correct[:, ~truth], level),
-        accuracy_fixed_readers=fixed_readers(correct, confidence_level=level),
-        accuracy_naive=_wilson(complete, level),
-        accuracy_naive_all=_wilson(judged, level),
-        cautions=tuple(_cautions(protocol, len(readers), n_readers, accuracy)),
-        d_prime=_mean([one.d_prime for one in detections], level),
-        criterion=_mean([one.criterion for one in detections], level),
-        readers=readers,
-        by_class_real=_groups(complete[~complete["is_synthetic"]], "class_name", level),
-        by_class_generated=_groups(complete[complete["is_synthetic"]], "class_name", level),
-        by_confidence=_groups(complete, "confidence", level),
-        by_block=_blocks(complete, protocol.n_trials, level),
+        n_readers=int(first["participant_id"].nunique()),
+        n_counted_readers=n_counted,
+        n_cases=int(judged["stimulus_id"].nunique()),
+        n_responses=len(everything),
+        n_repeats=int(is_repeat.sum()),
+        primary=primary,
+        without_exclusions=outcome(plan.primary, first, protocol) if left_out else None,
+        outcomes=outcomes,
+        secondary=secondary_tests(judged, protocol),
+        excluded=left_out,
+        cautions=(*cautions, *_cautions(protocol, judged, left_out, primary)),
+        readers=_readers(first, left_out, level),
+        by_class_real=_parts(judged[~is_generated], "class_name", level),
+        by_class_generated=_parts(judged[is_generated], "class_name", level),
+        by_generator=_parts(judged[is_generated], "generator", level),
+        by_experience=_parts(judged, "experience", level),
+        by_confidence=_parts(judged, "confidence", level),
+        by_block=_blocks(judged, protocol.n_trials, level),
+        confidence=analyse_confidence(shown, repeats, protocol),
+        psychometric=analyse_psychometric(shown, repeats, protocol),
+        agreement=analyse_agreement(shown, repeats, protocol),
         software=_software(),
     )
+
+
+def _refuse_what_cannot_be_analysed(
+    protocol: Protocol, first: pd.DataFrame, judged: pd.DataFrame, left_out: tuple[Excluded, ...]
+) -> None:
+    if judged.empty:
+        most = int(first.groupby("participant_id").size().max())
+        one = left_out[0]
+        raise AnalysisError(
+            f"none of the {len(left_out)} readers counts (the furthest has judged {most} of "
+            f"{protocol.n_trials} stimuli; {one.participant_id} {one.reason}); wait until at least "
+            "one is through, better all."
+        )
+    n_cases = int(judged["stimulus_id"].nunique())
+    if n_cases > protocol.n_trials:
+        raise AnalysisError(
+            f"the {judged['participant_id'].nunique()} readers who count judged {n_cases} "
+            f"different stimuli, not the same {protocol.n_trials}; a crossed study shows every "
+            "reader the same ones, so do not mix responses of different stimulus sets."
+        )
+    kinds = judged["is_synthetic"].unique()
+    if len(kinds) == 1:
+        raise AnalysisError(
+            f"all stimuli are {'generated' if kinds[0] else 'real'}; accuracy of a study of "
+            "authenticity needs both kinds, so check the column `is_synthetic`."
+        )
+
+
+def _primary(found: Outcome, protocol: Protocol, is_closed: bool) -> Primary:
+    plan, headline = protocol.analysis, found.headline
+    alpha = one_sided = plan.alpha
+    look, interval = None, headline
+    if plan.looks and plan.spending is not None:
+        both, each = (
+            sequential_plan(plan.looks, alpha=plan.alpha, spending=plan.spending, sides=sides)
+            for sides in (2, 1)
+        )
+        n = found.n_readers
+        is_last = is_closed or n >= plan.looks[-1]
+        look, look_one_sided = (
+            one.closing_look(n) if is_last else one.look_at(n) for one in (both, each)
+        )
+        alpha, one_sided = look.nominal_alpha, look_one_sided.nominal_alpha
+        if headline.estimate is not None and headline.standard_error:
+            interval = repeated_interval(
+                both, look, headline.estimate, headline.standard_error, df=headline.df
+            )
+    error = headline.standard_error if headline.is_estimable else None
+    p_difference = clustered_difference(headline.estimate, error, headline.df, null=CHANCE)
+    equivalence = None
+    if plan.equivalence_margin is not None:
+        equivalence = clustered_tost(
+            headline.estimate,
+            error,
+            headline.df,
+            low=CHANCE - plan.equivalence_margin,
+            high=CHANCE + plan.equivalence_margin,
+            alpha=one_sided,
+        )
+    return Primary(
+        outcome=found,
+        interval=interval,
+        alpha=alpha,
+        p_difference=p_difference,
+        equivalence=equivalence,
+        verdict=None if equivalence is None else verdict(equivalence, p_difference, alpha=alpha),
+        look=look,
+        n_looks=len(plan.looks),
+    )
+
+
+def _readers(
+    first: pd.DataFrame, left_out: tuple[Excluded, ...], level: float
+) -> tuple[Reader, ...]:
+    reasons = {one.participant_id: one.reason for one in left_out}
+    named = sorted(first.groupby("participant_id"), key=_as_counted)
+    return tuple(_reader(str(name), rows, reasons.get(str(name)), level) for name, rows in named)
 
 
 def _as_counted(named: tuple[Any, pd.DataFrame]) -> list[tuple[int, str]]:
@@ -210,111 +297,100 @@ def _as_counted(named: tuple[Any, pd.DataFrame]) -> list[tuple[int, str]]:
     return [(int(part or -1), text) for text, part in re.findall(r"(\D*)(\d*)", str(named[0]))]
 
 
-def _reader(name: str, rows: pd.DataFrame, n_planned: int, level: float) -> Reader:
-    is_synthetic = rows["is_synthetic"].to_numpy()
-    is_correct = rows["is_correct"].to_numpy()
-    hits = int((is_synthetic & is_correct).sum())
-    misses = int((is_synthetic & ~is_correct).sum())
-    false_alarms = int((~is_synthetic & ~is_correct).sum())
-    correct_rejections = int((~is_synthetic & is_correct).sum())
-    has_both = 0 < is_synthetic.sum() < len(rows)
+def _reader(name: str, rows: pd.DataFrame, reason: str | None, level: float) -> Reader:
+    is_signal, is_correct = rows["is_synthetic"], rows["is_correct"]
+    counts = [
+        int((kind & right).sum())
+        for kind, right in (
+            (is_signal, is_correct),
+            (is_signal, ~is_correct),
+            (~is_signal, ~is_correct),
+            (~is_signal, is_correct),
+        )
+    ]
+    has_both = 0 < int(is_signal.sum()) < len(rows)
+    has_times = "response_time_s" in rows and bool(rows["response_time_s"].notna().any())
     return Reader(
         participant_id=name,
-        is_complete=len(rows) == n_planned,
+        excluded=reason,
         n_trials=len(rows),
         n_correct=int(is_correct.sum()),
-        hits=hits,
-        misses=misses,
-        false_alarms=false_alarms,
-        correct_rejections=correct_rejections,
-        accuracy=_wilson(rows, level),
-        detection=detection(hits, misses, false_alarms, correct_rejections, confidence_level=level)
-        if has_both
-        else None,
-        median_response_time_s=float(rows["response_time_s"].median()),
+        accuracy=independent(int(is_correct.sum()), len(rows), level),
+        detection=detection(*counts, confidence_level=level) if has_both else None,
+        median_response_time_s=float(rows["response_time_s"].median()) if has_times else None,
     )
 
 
-def _crossed(correct: np.ndarray[Any, np.dtype[np.bool_]], level: float) -> CrossedAccuracy | None:
-    if min(correct.shape) < 2:
-        return None
-    return random_readers_and_cases(correct, confidence_level=level)
+def _parts(rows: pd.DataFrame, column: str, level: float) -> tuple[Part, ...]:
+    if column not in rows:
+        return ()
+    by = rows[column].where(rows[column].astype(str) != "")
+    if pd.api.types.is_float_dtype(by):
+        by = by.astype("Int64")  # whole confidence points, some missing
+    return parts(rows, by, level)
 
 
-def _wilson(rows: pd.DataFrame, level: float) -> Proportion:
-    return wilson(int(rows["is_correct"].sum()), len(rows), confidence_level=level)
-
-
-def _groups(rows: pd.DataFrame, column: str, level: float) -> tuple[Group, ...]:
-    return tuple(_group(str(name), part, level) for name, part in rows.groupby(column, sort=True))
-
-
-def _blocks(rows: pd.DataFrame, n_trials: int, level: float) -> tuple[Group, ...]:
-    numbers = np.arange(1, n_trials + 1)
-    groups = []
-    for block in np.array_split(numbers, min(N_BLOCKS, n_trials)):
-        part = rows[rows["trial_number"].between(block[0], block[-1])]
-        groups.append(_group(f"{block[0]}–{block[-1]}", part, level))
-    return tuple(groups)
-
-
-def _group(name: str, rows: pd.DataFrame, level: float) -> Group:
-    return Group(
-        name=name,
-        n_correct=int(rows["is_correct"].sum()),
-        accuracy=_wilson(rows, level),
-        median_response_time_s=float(rows["response_time_s"].median()),
-    )
-
-
-def _mean(values: list[float], level: float) -> ReaderMean:
-    n_readers, estimate = len(values), float(np.mean(values))
-    if len(set(values)) == 1:
-        return ReaderMean(estimate=estimate, ci_low=None, ci_high=None, n_readers=n_readers)
-    standard_error = float(np.std(values, ddof=1)) / math.sqrt(n_readers)
-    half_width = float(student_t.ppf(0.5 + level / 2, n_readers - 1)) * standard_error
-    return ReaderMean(
-        estimate=estimate,
-        ci_low=estimate - half_width,
-        ci_high=estimate + half_width,
-        n_readers=n_readers,
+def _blocks(judged: pd.DataFrame, n_trials: int, level: float) -> tuple[Part, ...]:
+    if "trial_number" not in judged:
+        return ()
+    # Repeats take their places in the order, so that a first showing may come after n_trials.
+    n_last = max(n_trials, int(judged["trial_number"].max()))
+    blocks = np.array_split(np.arange(1, n_last + 1), min(N_BLOCKS, n_last))
+    return tuple(
+        part
+        for block in blocks
+        if len(rows := judged[judged["trial_number"].between(block[0], block[-1])])
+        for part in parts(rows, pd.Series(f"{block[0]}–{block[-1]}", index=rows.index), level)
     )
 
 
 def _cautions(
-    protocol: Protocol, n_readers: int, n_complete: int, accuracy: CrossedAccuracy | None
+    protocol: Protocol, judged: pd.DataFrame, left_out: tuple[Excluded, ...], primary: Primary
 ) -> Iterable[str]:
-    if n_complete < n_readers:
+    n_counted = int(judged["participant_id"].nunique())
+    if left_out:
         yield (
-            f"{n_readers - n_complete} of {n_readers} readers did not judge all "
-            f"{protocol.n_trials} stimuli. They are shown below and left out of every result over "
-            "readers, because the interval for crossed readers and cases needs complete rows."
+            f"{len(left_out)} of {n_counted + len(left_out)} readers are left out by the rules "
+            "that hold for this study. They are shown below, and so is the primary outcome with "
+            "them."
         )
-    if n_complete < protocol.n_participants:
+    if n_counted < protocol.n_participants and not protocol.analysis.looks:
         yield (
-            f"The protocol planned {protocol.n_participants} readers; {n_complete} are complete. "
+            f"The protocol planned {protocol.n_participants} readers; {n_counted} count. "
             "Results seen before the planned number is reached must not decide when to stop."
         )
-    if n_complete == 1:
+    if "confidence" in judged and not is_rated(judged):
         yield (
-            "One complete reader says nothing about other readers: the result is for this reader "
-            "only."
+            f"{int(judged['confidence'].isna().sum())} of {len(judged)} judgements have no "
+            "confidence. What needs the confidence of every judgement is not analysed."
         )
-    elif n_complete < FEWEST_READERS:
+    found = primary.outcome
+    if primary.look is not None and n_counted < FEWEST_AT_A_LOOK:
         yield (
-            f"With {n_complete} readers (fewer than {FEWEST_READERS}) the interval for other "
+            f"This look has {n_counted} readers. With fewer than {FEWEST_AT_A_LOOK} the test errs "
+            "more often than its small level says: do not stop for a result that is barely enough."
+        )
+    if n_counted == 1:
+        yield ("One reader says nothing about other readers: the result is for this reader only.")
+    elif n_counted < FEWEST_READERS:
+        yield (
+            f"With {n_counted} readers (fewer than {FEWEST_READERS}) the interval for other "
             "readers is fragile; rely on the line “these readers only” and do not generalise."
         )
-    if accuracy is not None and accuracy.design_effect and accuracy.design_effect < 1:
+    if found.design_effect is not None and found.design_effect < 1:
         yield (
             "The estimated variance is smaller than that of independent judgements. Readers and "
             "pictures seldom do that, small samples of them often: do not take it for precision."
         )
-    if accuracy is not None and not accuracy.is_estimable:
+    if not found.headline.is_estimable:
         yield (
-            "The table shows no variance between readers or cases, so the interval for crossed "
-            "readers and cases is not estimable. That is no sign of certainty."
+            f"No interval can be given for the primary outcome: {found.headline.reason}. That is "
+            "no sign of certainty."
         )
+
+
+def _moment(moment: pd.Timestamp) -> str | None:
+    return None if pd.isna(moment) else moment.isoformat(timespec="seconds")
 
 
 def _software() -> dict[str, str]:
@@ -327,18 +403,22 @@ def _software() -> dict[str, str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A result as JSON takes it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {
-            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
         }
-        if isinstance(value, CrossedAccuracy):
-            fields |= {"n_trials": value.n_trials, "design_effect": value.design_effect}
-        return fields
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

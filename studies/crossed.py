@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
+from studies.estimate import check_level
+
 FEWEST_READERS = 5
 """Below this the spread of readers is hardly known, and neither is a random-reader interval."""
 
@@ -173,8 +175,7 @@ def _with_interval(
     cov2: float | None,
     confidence_level: float,
 ) -> CrossedAccuracy:
-    if not 0 < confidence_level < 1:
-        raise CrossedError(f"confidence_level={confidence_level}; give a fraction such as 0.95.")
+    check_level(confidence_level, CrossedError)
     estimate, standard_error = float(table.mean()), sqrt(variance)
     half_width = float(student_t.ppf(0.5 + confidence_level / 2, df)) * standard_error
     return CrossedAccuracy(

@@ -1,9 +1,7 @@
 """Signal detection: how well a reader discriminates, apart from which answer the reader prefers.
 
 The signal is a generated picture. A hit is a generated picture called generated; a false alarm is a
-real picture called generated. A positive criterion is a preference for saying "real". Several
-readers are a sample of readers: their mean has an interval for others, and each of them is drawn
-towards the mean by as much as the counting error deserves.
+real picture called generated. A positive criterion is a preference for saying "real".
 
 R readers, N cases; answers are a readers × cases table. (R, N)
 """
@@ -14,12 +12,11 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtri
-from scipy.stats import chi2, norm
-from scipy.stats import t as student_t
+from scipy.stats import norm
 
-from studies.estimate import Estimate
+from studies.estimate import Estimate, check_level
+from studies.reader_population import ReaderPopulation, reader_population
 
 Array = NDArray[np.float64]
 
@@ -56,22 +53,6 @@ class ForcedChoice:
     """Preference for the second place: 0 is none, in standard deviations of the difference."""
     proportion_correct: float
     n_trials: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderPopulation:
-    """One quantity of R readers who are a sample of readers."""
-
-    mean: Estimate
-    """Of all such readers."""
-    between_reader_sd: Estimate
-    """How much readers truly differ, beyond counting error."""
-    new_reader: Estimate
-    """The true value of another reader: the mean, with a prediction interval."""
-    readers: tuple[Estimate, ...]
-    """Each reader's value, drawn towards the mean."""
-    note: str | None
-    """What has to be said with it, as a clause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +120,7 @@ def detection(
             f"{n_signal} generated and {n_noise} real judgements give no d′; "
             "it needs at least one of each, and no negative count."
         )
-    _refuse_level(confidence_level)
+    check_level(confidence_level)
     hit_rate = (hits + 0.5) / (n_signal + 1)
     false_alarm_rate = (false_alarms + 0.5) / (n_noise + 1)
     discriminates, prefers, ratio = (
@@ -193,18 +174,18 @@ def paired_forced_choice(
 
     Source: Macmillan & Creelman (2005), chapter 7.
     """
-    _refuse_level(confidence_level)
+    check_level(confidence_level)
     if n_trials < 1 or not 0 <= n_correct <= n_trials:
         raise ValueError(
             f"{n_correct} correct of {n_trials} pairs is not a proportion; "
             "count a participant who finished no pair as incomplete."
         )
     rate = (n_correct + 0.5) / (n_trials + 1)
-    return _normal_estimate(
+    return Estimate.symmetric(
         d_prime_of_forced_choice(rate),
         sqrt(2 * _probit_variance(rate, n_trials)),
-        "d′ of paired forced choice, √2 z(PC), log-linear correction",
-        confidence_level,
+        confidence_level=confidence_level,
+        method="d′ of paired forced choice, √2 z(PC), log-linear correction",
     )
 
 
@@ -253,96 +234,20 @@ def forced_choice_by_place(
     )
     error = found.d_prime_standard_error
     return ForcedChoice(
-        d_prime=_normal_estimate(
+        d_prime=Estimate.symmetric(
             found.d_prime / sqrt(2),
             error / sqrt(2),
-            "d′ of paired forced choice by place, log-linear correction",
-            confidence_level,
+            confidence_level=confidence_level,
+            method="d′ of paired forced choice by place, log-linear correction",
         ),
-        bias=_normal_estimate(
+        bias=Estimate.symmetric(
             found.criterion,
             error / 2,
-            "place bias of paired forced choice, log-linear correction",
-            confidence_level,
+            confidence_level=confidence_level,
+            method="place bias of paired forced choice, log-linear correction",
         ),
         proportion_correct=(n_correct_first + n_correct_second) / (n_first + n_second),
         n_trials=n_first + n_second,
-    )
-
-
-def reader_population(
-    estimates: ArrayLike,
-    errors: ArrayLike,
-    *,
-    what: str = "d′",
-    confidence_level: float = 0.95,
-) -> ReaderPopulation:
-    """The mean of a quantity over readers, how much they differ, and each drawn to the mean.
-
-    Estimates are normal around true values, which are normal around the mean: y ~ N(μ, S + τ² I).
-    τ² is by REML. The mean is weighted by V⁻¹, V = S + τ² I, and its interval is Hartung and
-    Knapp's, where the scale factor is not allowed below 1 (Röver et al.); the part of the variance
-    that comes from cases that all readers share is not scaled, and the degrees of freedom are then
-    Satterthwaite's, which for equally precise readers are Hillis'. τ has a Q-profile interval.
-
-    Readers' values are empirical-Bayes estimates. Their intervals hold the error of the mean and,
-    to first order, of τ². With τ² = 0 every reader gets the mean, and the note says so.
-
-    Args:
-        estimates: one for each reader. (R,)
-        errors: their standard errors, if each judged other cases (R,); or the covariance of the
-            errors, if they judged the same (R, R).
-
-    Raises:
-        ValueError: if a number is missing, or the errors are no standard errors or no covariance.
-
-    Source: REML, Q-profile: Viechtbauer (2005, 2007); Hartung & Knapp (2001); Röver, Knapp & Friede
-    (2015); Hillis (2007); shrinkage: Morris (1983), Kass & Steffey (1989). Checked against
-    metafor on the BCG trials.
-    """
-    y, s = _checked_errors(estimates, errors)
-    _refuse_level(confidence_level)
-    n_readers = len(y)
-    mean_method = f"mean {what} of readers, REML, Hartung–Knapp interval"
-    sd_method = f"between-reader standard deviation of {what}, REML, Q-profile interval"
-    if n_readers < 2:
-        reason = "1 reader says nothing about other readers"
-        mean, spread, new_reader = (
-            Estimate.not_estimable(
-                method, reason, confidence_level=confidence_level, estimate=estimate
-            )
-            for method, estimate in (
-                (mean_method, float(y[0])),
-                (sd_method, None),
-                (f"{what} of another reader", None),
-            )
-        )
-        alone = _normal_estimate(
-            float(y[0]), sqrt(s[0, 0]), f"{what} of the reader alone", confidence_level
-        )
-        return ReaderPopulation(
-            mean=mean,
-            between_reader_sd=spread,
-            new_reader=new_reader,
-            readers=(alone,),
-            note=reason,
-        )
-    residuals = _Residuals.of(y, s)
-    tau2 = residuals.reml()
-    precision = np.asarray(np.linalg.inv(s + tau2 * np.eye(n_readers)), dtype=np.float64)
-    mean = _mean_of_readers(y, s, precision, residuals.q(tau2), mean_method, confidence_level)
-    note = (
-        f"no variance of {what} between readers was found beyond the counting error, so that every "
-        "reader is drawn to the mean altogether; this does not show that readers are alike"
-    )
-    return ReaderPopulation(
-        mean=mean,
-        between_reader_sd=residuals.standard_deviation(tau2, sd_method, confidence_level),
-        new_reader=_new_reader(mean, tau2, n_readers, what, confidence_level),
-        readers=_drawn_to_the_mean(
-            y, s, tau2, precision, residuals.variance_of_tau2(tau2), what, confidence_level
-        ),
-        note=None if tau2 else note,
     )
 
 
@@ -395,152 +300,6 @@ def crossed_detection(
     return CrossedDetection(readers=tuple(readers), d_prime=d, criterion=c)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Residuals:
-    """What is left when the mean is taken out, as R − 1 independent normal values.
-
-    Value i has variance λ_i + τ². REML, Q and the information on τ² are sums over them.
-    """
-
-    values: Array
-    error_variances: Array
-
-    @staticmethod
-    def of(y: Array, s: Array) -> "_Residuals":
-        n = len(y)
-        # Orthonormal contrasts: the columns of the QR of (1, e_1, …) but for the first.
-        basis = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, : n - 1]]))[0][:, 1:]
-        error_variances, directions = np.linalg.eigh(basis.T @ s @ basis)
-        return _Residuals(
-            values=directions.T @ basis.T @ y,
-            error_variances=np.maximum(error_variances, 1e-12 * float(np.diag(s).max())),
-        )
-
-    def q(self, tau2: float) -> float:
-        return float((self.values**2 / (self.error_variances + tau2)).sum())
-
-    def score(self, tau2: float) -> float:
-        total = self.error_variances + tau2
-        return float((self.values**2 / total**2 - 1 / total).sum()) / 2
-
-    def log_likelihood(self, tau2: float) -> float:
-        total = self.error_variances + tau2
-        return -float((np.log(total) + self.values**2 / total).sum()) / 2
-
-    def variance_of_tau2(self, tau2: float) -> float:
-        return 2 / float((1 / (self.error_variances + tau2) ** 2).sum())
-
-    def reml(self) -> float:
-        """τ² of the highest restricted likelihood, which may have more than one peak."""
-        # Beyond the largest squared value the score is negative.
-        highest = float((self.values**2).max())
-        if highest == 0:
-            return 0.0
-        grid = np.concatenate([[0.0], np.geomspace(1e-9, 1.0, 200) * highest])
-        total = self.error_variances[:, None] + grid
-        scores = (self.values[:, None] ** 2 / total**2 - 1 / total).sum(axis=0)
-        peaks = [0.0] + [
-            float(brentq(self.score, grid[i], grid[i + 1], xtol=1e-15 * highest, rtol=1e-13))
-            for i in np.flatnonzero((scores[:-1] > 0) & (scores[1:] <= 0))
-        ]
-        return max(peaks, key=self.log_likelihood)
-
-    def standard_deviation(self, tau2: float, method: str, confidence_level: float) -> Estimate:
-        n_free, tail = len(self.values), (1 - confidence_level) / 2
-        if self.q(0.0) <= float(chi2.ppf(tail, n_free)):
-            return Estimate.not_estimable(
-                method,
-                "readers differ even less than counting error alone would make them",
-                confidence_level=confidence_level,
-                estimate=sqrt(tau2),
-            )
-        limits = []
-        for quantile in (chi2.ppf(1 - tail, n_free), chi2.ppf(tail, n_free)):
-            if self.q(0.0) <= quantile:
-                limits.append(0.0)
-                continue
-            # At this τ² every term, and so their sum, is small enough.
-            enough = float((self.values**2).sum()) / float(quantile)
-            limits.append(float(brentq(lambda t, q=quantile: self.q(t) - q, 0.0, enough)))
-        return Estimate(
-            estimate=sqrt(tau2),
-            # Where REML and Q disagree about 0, the interval still holds the estimate.
-            ci_low=min(sqrt(limits[0]), sqrt(tau2)),
-            ci_high=max(sqrt(limits[1]), sqrt(tau2)),
-            df=float(n_free),
-            confidence_level=confidence_level,
-            method=method,
-        )
-
-
-def _mean_of_readers(
-    y: Array, s: Array, precision: Array, q: float, method: str, confidence_level: float
-) -> Estimate:
-    weights, variance = precision.sum(axis=1) / precision.sum(), 1 / float(precision.sum())
-    n_free = len(y) - 1
-    # What cases add to the mean through all readers alike: the weighted mean covariance.
-    pairs = 1 - float(weights @ weights)
-    shared = float(weights @ (s - np.diag(np.diag(s))) @ weights) / pairs if pairs > 0 else 0.0
-    shared = min(max(shared, 0.0), 0.999 * variance)
-    of_readers = max(1.0, q / n_free) * (variance - shared)
-    total = of_readers + shared
-    mean, error, df = float(weights @ y), sqrt(total), n_free * (total / of_readers) ** 2
-    half_width = float(student_t.ppf(0.5 + confidence_level / 2, df)) * error
-    return Estimate(
-        estimate=mean,
-        ci_low=mean - half_width,
-        ci_high=mean + half_width,
-        standard_error=error,
-        df=df,
-        confidence_level=confidence_level,
-        method=method,
-    )
-
-
-def _new_reader(
-    mean: Estimate, tau2: float, n_readers: int, what: str, confidence_level: float
-) -> Estimate:
-    assert mean.estimate is not None
-    assert mean.standard_error is not None
-    error, df = sqrt(tau2 + mean.standard_error**2), n_readers - 1
-    half_width = float(student_t.ppf(0.5 + confidence_level / 2, df)) * error
-    return Estimate(
-        estimate=mean.estimate,
-        ci_low=mean.estimate - half_width,
-        ci_high=mean.estimate + half_width,
-        standard_error=error,
-        df=df,
-        confidence_level=confidence_level,
-        method=f"{what} of another reader, prediction interval",
-    )
-
-
-def _drawn_to_the_mean(
-    y: Array,
-    s: Array,
-    tau2: float,
-    precision: Array,
-    of_tau2: float,
-    what: str,
-    confidence_level: float,
-) -> tuple[Estimate, ...]:
-    of_mean = 1 / float(precision.sum())
-    mean = of_mean * float(precision.sum(axis=0) @ y)
-    residual = precision @ (y - mean)
-    drawn = mean + tau2 * residual
-    # Given τ²: the spread around the mean that the data leave, and the error of the mean.
-    left = tau2 - tau2**2 * np.diag(precision)
-    from_mean = (1 - tau2 * precision.sum(axis=0)) ** 2 * of_mean
-    from_tau2 = (precision @ s @ residual) ** 2 * of_tau2
-    errors = np.sqrt(np.maximum(left + from_mean + from_tau2, 0.0))
-    return tuple(
-        _normal_estimate(
-            float(value), float(error), f"{what} of the reader, empirical Bayes", confidence_level
-        )
-        for value, error in zip(drawn, errors, strict=True)
-    )
-
-
 def _covariance_over_cases(kinds: Sequence[Array]) -> Array:
     """Covariance of the readers' d′: over cases of each kind, on the probit scale. (R, R)
 
@@ -567,51 +326,6 @@ def _covariance_over_cases(kinds: Sequence[Array]) -> Array:
         covariance += correlation * np.outer(errors, errors)
         covariance += (1 - correlation) * np.diag(errors**2)
     return covariance
-
-
-def _checked_errors(estimates: ArrayLike, errors: ArrayLike) -> tuple[Array, Array]:
-    y, s = np.asarray(estimates, dtype=np.float64), np.asarray(errors, dtype=np.float64)
-    n = y.size
-    if y.ndim != 1 or not n or s.shape not in ((n,), (n, n)):
-        raise ValueError(
-            f"{n} estimates and errors of shape {s.shape} do not belong together; give one "
-            "standard error for each reader, or the covariance of all."
-        )
-    if not (np.isfinite(y).all() and np.isfinite(s).all()):
-        raise ValueError("an estimate or an error is missing; leave that reader out.")
-    if s.ndim == 1:
-        if (s <= 0).any():
-            reader = int((s <= 0).argmax())
-            raise ValueError(
-                f"the standard error of reader {reader + 1} is {s[reader]:g}; it must be positive."
-            )
-        return y, np.diag(s**2)
-    eigenvalues = np.linalg.eigvalsh(s)
-    has_variances = (np.diag(s) > 0).all() and eigenvalues[0] >= -1e-9 * eigenvalues[-1]
-    if not np.allclose(s, s.T) or not has_variances:
-        raise ValueError(
-            "the errors are no covariance: it is symmetric, with positive variances and no "
-            "negative eigenvalue."
-        )
-    # Readers who always err together make it singular.
-    return y, s + 1e-10 * float(np.diag(s).mean()) * np.eye(n)
-
-
-def _normal_estimate(value: float, error: float, method: str, confidence_level: float) -> Estimate:
-    half_width = float(ndtri(0.5 + confidence_level / 2)) * error
-    return Estimate(
-        estimate=value,
-        ci_low=value - half_width,
-        ci_high=value + half_width,
-        standard_error=error,
-        confidence_level=confidence_level,
-        method=method,
-    )
-
-
-def _refuse_level(confidence_level: float) -> None:
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level={confidence_level}; give a fraction such as 0.95.")
 
 
 def _probit_variance(rate: float, n_trials: int) -> float:

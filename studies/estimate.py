@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from scipy.special import ndtri
+from scipy.stats import t as student_t
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -21,8 +24,30 @@ class Estimate:
     """Why there is no estimate or no interval, as a clause; None where there are both."""
 
     @staticmethod
+    def symmetric(
+        estimate: float,
+        standard_error: float,
+        *,
+        df: float | None = None,
+        confidence_level: float,
+        method: str,
+    ) -> "Estimate":
+        """Estimate ± quantile × standard error; t on `df`, or normal without."""
+        upper = 0.5 + confidence_level / 2
+        quantile = float(ndtri(upper) if df is None else student_t.ppf(upper, df))
+        return Estimate(
+            estimate=estimate,
+            ci_low=estimate - quantile * standard_error,
+            ci_high=estimate + quantile * standard_error,
+            standard_error=standard_error,
+            df=df,
+            confidence_level=confidence_level,
+            method=method,
+        )
+
+    @staticmethod
     def not_estimable(
-        method: str, reason: str, *, confidence_level: float, estimate: float | None = None
+        method: str, reason: str, confidence_level: float, estimate: float | None = None
     ) -> "Estimate":
         """No interval, or not even a number, and why."""
         return Estimate(
@@ -38,3 +63,9 @@ class Estimate:
     def is_estimable(self) -> bool:
         """Whether there is an interval."""
         return self.ci_low is not None and self.ci_high is not None
+
+
+def check_level(confidence_level: float, error: type[ValueError] = ValueError) -> None:
+    """Refuse, with the caller's error, a level that is not in (0, 1)."""
+    if not 0 < confidence_level < 1:
+        raise error(f"confidence_level={confidence_level}; give a fraction such as 0.95.")

@@ -21,8 +21,9 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import chi2, norm
 
-from studies.estimate import Estimate
-from studies.roc import Roc, auc_from_counts, empirical_roc, fit_ordinal_probit
+from studies.binormal import fit_ordinal_probit
+from studies.estimate import Estimate, check_level
+from studies.roc import Roc, auc_from_counts, empirical_roc
 
 Array = NDArray[np.float64]
 Criterion = Literal["relative", "absolute"]
@@ -178,10 +179,7 @@ def meta_d_prime(
     if padding is None:
         padding = 1 / (2 * n_levels)
     _refuse_padding(padding)
-    if not 0 < confidence_level < 1:
-        raise MetacognitionError(
-            f"confidence_level={confidence_level}; give a fraction such as 0.95."
-        )
+    check_level(confidence_level, MetacognitionError)
     reason = _no_meta_d_prime(noise, signal, padding)
     type_1 = None if reason else _Type1.of(noise + padding, signal + padding)
     if type_1 is not None and fixed_criterion == "relative" and abs(type_1.d_prime) < 1e-3:
@@ -204,7 +202,7 @@ def meta_d_prime(
         assert reason is not None
         of_meta, of_ratio = (
             Estimate.not_estimable(
-                f"{name}, maximum likelihood, {padded}", reason, confidence_level=confidence_level
+                f"{name}, maximum likelihood, {padded}", reason, confidence_level
             )
             for name in ("meta-d′", "M-ratio")
         )
@@ -391,8 +389,8 @@ def _meta_estimate(model: _Model, type_1: _Type1, confidence_level: float, padde
             method,
             "d′ is not told from 0, so that the criterion relative to it is hardly known; hold the "
             'criterion itself (fixed_criterion="absolute")',
-            confidence_level=confidence_level,
-            estimate=model.meta_d_prime,
+            confidence_level,
+            model.meta_d_prime,
         )
     limits = [model.profile_limit(side, confidence_level) for side in (-1, 1)]
     if limits[0] is None or limits[1] is None:
@@ -400,8 +398,8 @@ def _meta_estimate(model: _Model, type_1: _Type1, confidence_level: float, padde
         return Estimate.not_estimable(
             method,
             f"the likelihood does not exclude a meta-d′ of {bound:g}",
-            confidence_level=confidence_level,
-            estimate=model.meta_d_prime,
+            confidence_level,
+            model.meta_d_prime,
         )
     _, slopes = type_1.fixed(model.which)
     from_fixed = model.slope_by_fixed() ** 2 * float(slopes @ type_1.covariance @ slopes)
@@ -425,8 +423,8 @@ def _ratio_estimate(
         return Estimate.not_estimable(
             method,
             "d′ is not told from 0, and a ratio to it has no bounds",
-            confidence_level=confidence_level,
-            estimate=meta / d if abs(d) > 1e-3 else None,
+            confidence_level,
+            meta / d if abs(d) > 1e-3 else None,
         )
     _, slopes = type_1.fixed(model.which)
     along = model.slope_by_fixed() * slopes

@@ -95,7 +95,7 @@ def test_the_demo_ends_with_a_report_that_holds_what_the_bots_answered(copy, own
     assert f"The report holds exactly the {n_answers} answers given." in " ".join(
         done.stdout.split()
     )
-    assert "<html" in (copy / "demo-run" / "report.html").read_text()
+    assert "<html" in (copy / "demo-run" / "report" / "report.html").read_text()
     for port in (service, webapp):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, "a server is still up"

@@ -5,23 +5,24 @@ import pandas as pd
 import pytest
 
 from studies.agreement import (
-    AgreementError,
-    CaseBootstrap,
-    agreement_weights,
     brennan_prediger,
     cohen_kappa,
     conger_kappa,
     fleiss_kappa,
     gwet_ac,
-    intra_reader_consistency,
-    intraclass_correlations,
-    krippendorff_alpha,
     percent_agreement,
     randolph_kappa,
+)
+from studies.intraclass import intraclass_correlations
+from studies.krippendorff import krippendorff_alpha
+from studies.ratings import (
+    AgreementError,
+    CaseBootstrap,
     ratings_from_contingency,
     ratings_from_counts,
 )
-from studies.proportions import wilson
+from studies.weights import agreement_weights
+from tests.studies.results import limits
 
 NONE = np.nan
 # Krippendorff's canonical matrix, coders × units in print; statistics_cases.md F1.
@@ -72,7 +73,6 @@ RAW_GENDER = letters(
     "c c c c a a b b c c c c c a a",
 )
 RAW_BEN_GERRY = without_dots(letters("a a b b d c c c e d d a", "b a b b b c c c e . d d"))
-
 # Fleiss (1971); statsmodels test_inter_rater.py.
 DIAGNOSES = np.array(
     letters(
@@ -86,9 +86,6 @@ DIAGNOSES = np.array(
     dtype=int,
 )
 SAS_TABLE = [[0, 4, 1], [0, 8, 0], [0, 1, 5]]
-SHROUT_FLEISS = np.array(
-    [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
-)
 # irr's `anxiety`, 20 subjects × 3 raters; statsmodels test_inter_rater.py.
 ANXIETY = np.array(
     [
@@ -97,7 +94,6 @@ ANXIETY = np.array(
         [2, 1, 4, 4, 3, 2, 1, 6, 1, 1, 1, 2, 3, 3, 1, 1, 3, 3, 2, 2],
     ]
 ).T
-
 MULTI_RATER = {
     "percent": percent_agreement,
     "fleiss": fleiss_kappa,
@@ -116,10 +112,6 @@ def value(found):
     return found.coefficient.estimate
 
 
-def limits(estimate):
-    return estimate.ci_low, estimate.ci_high
-
-
 def resampler(seed=0, n_resamples=2000, strata=None):
     return CaseBootstrap(rng=np.random.default_rng(seed), n_resamples=n_resamples, strata=strata)
 
@@ -131,53 +123,6 @@ def noisy_ratings(seed=0, n_units=60, n_raters=4, q=4, missing=0.1):
     ratings = np.where(rng.random((n_units, n_raters)) < 0.6, truth, guess).astype(float)
     ratings[rng.random(ratings.shape) < missing] = NONE
     return ratings
-
-
-# --- reference cases --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("scale", "alpha"),
-    [("nominal", 0.743421), ("ordinal", 0.815388), ("interval", 0.849107), ("ratio", 0.797403)],
-)
-def test_alpha_of_krippendorffs_matrix(scale, alpha):
-    # statistics_cases.md F1; krippendorff's docstring.
-    assert value(krippendorff_alpha(CANONICAL, scale=scale)) == pytest.approx(alpha, abs=5e-7)
-
-
-@pytest.mark.parametrize(("scale", "alpha"), [("nominal", 0.691358), ("interval", 0.810845)])
-def test_alpha_of_the_wikipedia_example(scale, alpha):
-    # krippendorff's tests/test_krippendorff.py.
-    coders = [
-        [None] * 5 + [3, 4, 1, 2, 1, 1, 3, 3, None, 3],
-        [1, None, 2, 1, 3, 3, 4, 3] + [None] * 7,
-        [None, None, 2, 1, 3, 4, 4, None, 2, 1, 1, 3, 3, None, 4],
-    ]
-    units = [list(unit) for unit in zip(*coders, strict=True)]
-    assert value(krippendorff_alpha(units, scale=scale)) == pytest.approx(alpha, abs=5e-7)
-
-
-def test_alpha_takes_own_distances_and_texts():
-    # krippendorff's tests: absolute distance, and string labels.
-    distance = np.abs(np.subtract.outer(np.arange(1, 5), np.arange(1, 5)))
-    found = krippendorff_alpha([[1, 1], [2, 2], [3, 4]], scale=distance, categories=[1, 2, 3, 4])
-    assert value(found) == pytest.approx(0.761905, abs=5e-7)
-    labels = letters("pos neg neu .", "pos neg neu pos", "pos neg pos pos")
-    found = krippendorff_alpha(without_dots(labels), scale="nominal")
-    assert value(found) == pytest.approx(0.722222, abs=5e-7)
-
-
-def test_ordinal_alpha_of_ordered_texts():
-    names = ["very low", "low", "mid", "high", "very high"]
-    texts = np.full(CANONICAL.shape, None, dtype=object)
-    for level, name in enumerate(names, 1):
-        texts[level == CANONICAL] = name
-    found = krippendorff_alpha(texts, scale="ordinal", categories=names)
-    assert value(found) == pytest.approx(0.815388, abs=5e-7)
-
-
-def test_alpha_on_the_ratio_scale_takes_zeros():
-    assert value(krippendorff_alpha([[0, 0], [1, 1], [2, 2]], scale="ratio")) == 1
 
 
 # irrCAC's unit tests: observed, expected, coefficient, standard error, lower and upper limit.
@@ -250,28 +195,6 @@ def test_coefficients_match_rs_irrcac_to_five_digits(name, estimate, error):
     # README of kgwet/irrCAC.
     found = MULTI_RATER[name](RAW_4_RATERS).coefficient
     assert (found.estimate, found.standard_error) == pytest.approx((estimate, error), abs=5.001e-6)
-
-
-@pytest.mark.parametrize(
-    ("ratings", "weights", "estimate", "error", "low", "high"),
-    [
-        (RAW_4_RATERS, "identity", 0.743, 0.146, 0.419, 1),
-        (RAW_4_RATERS, "linear", 0.800, 0.135, 0.499, 1),
-        (RAW_4_RATERS, "ordinal", 0.834, 0.131, 0.542, 1),
-        (RAW_4_RATERS, "quadratic", 0.849, 0.129, 0.561, 1),
-        (RAW_4_RATERS, "ratio", 0.797, 0.140, 0.484, 1),
-        (RAW_5_OBSERVERS, "identity", 0.481, 0.114, 0.237, 0.724),
-        (RAW_G1G2, "identity", 0.632, 0.150, 0.306, 0.958),
-        (RAW_GENDER, "identity", 0.143, 0.141, -0.158, 0.445),
-        (RAW_BEN_GERRY, "identity", 0.665, 0.180, 0.264, 1),
-    ],
-)
-def test_alpha_with_weights_matches_irrcac(ratings, weights, estimate, error, low, high):
-    n_categories = len({cell for cell in ratings.ravel() if not pd.isna(cell)})
-    distance = 1 - agreement_weights(weights, np.arange(1, n_categories + 1))
-    found = krippendorff_alpha(ratings, scale=distance).coefficient
-    shown = (found.estimate, found.standard_error, *limits(found))
-    assert shown == pytest.approx((estimate, error, low, high), abs=5.001e-4)
 
 
 def test_ac1_of_the_canonical_matrix_to_six_digits():
@@ -381,42 +304,6 @@ ICC = {
 }
 
 
-@pytest.mark.parametrize("form", ICC)
-def test_intraclass_correlations_of_shrout_and_fleiss(form):
-    # Shrout & Fleiss (1979), Table 4; limits and F by R's psych::ICC.
-    estimate, low, high, ratio, df2, p_value = ICC[form]
-    found = getattr(intraclass_correlations(SHROUT_FLEISS), form)
-    assert found.coefficient.estimate == pytest.approx(estimate, abs=5e-5)
-    assert limits(found.coefficient) == pytest.approx((low, high), abs=5.001e-4)
-    assert (found.f_statistic, found.df1, found.df2) == pytest.approx((ratio, 5, df2), abs=5e-3)
-    assert found.p_value == pytest.approx(p_value, abs=5e-6)
-
-
-def test_mean_squares_of_shrout_and_fleiss():
-    found = intraclass_correlations(SHROUT_FLEISS)
-    shown = (found.ms_between, found.ms_within, found.ms_raters, found.ms_residual)
-    wanted = (11.241667, 6.263889, 32.486111, 1.019444)
-    assert shown == pytest.approx(wanted, abs=5e-7)
-
-
-@pytest.mark.parametrize(
-    ("ratings", "one", "two", "three"),
-    [
-        ([[7, 9], [10, 13], [8, 4]], 0.5246, 0.463, 0.3676),
-        ([[60, 61], [60, 65], [58, 62], [10, 10]], 0.992, 0.992, 0.9957),
-    ],
-)
-def test_intraclass_correlations_of_two_small_tables(ratings, one, two, three):
-    # From the docstring of another public implementation of the Shrout–Fleiss forms.
-    found = intraclass_correlations(ratings)
-    forms = (found.icc_1_1, found.icc_2_1, found.icc_3_1)
-    shown = [form.coefficient.estimate for form in forms]
-    assert shown == pytest.approx([one, two, three], abs=5.001e-5)
-
-
-# --- other software ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("weights", ["identity", "linear", "quadratic"])
 def test_cohens_kappa_agrees_with_statsmodels(weights):
     inter_rater = pytest.importorskip("statsmodels.stats.inter_rater", reason="side by side")
@@ -437,28 +324,6 @@ def test_fleiss_and_randolph_agree_with_statsmodels():
     assert value(fleiss_kappa(ratings)) == pytest.approx(inter_rater.fleiss_kappa(counts))
     theirs = inter_rater.fleiss_kappa(counts, method="randolph")
     assert value(randolph_kappa(ratings)) == pytest.approx(theirs)
-
-
-@pytest.mark.parametrize("scale", ["nominal", "ordinal", "interval", "ratio"])
-def test_alpha_agrees_with_krippendorff(scale):
-    krippendorff = pytest.importorskip("krippendorff", reason="GPL; a test-only comparison")
-    for seed in range(5):
-        ratings = noisy_ratings(seed, missing=0.3)
-        theirs = krippendorff.alpha(ratings.T, level_of_measurement=scale)
-        assert value(krippendorff_alpha(ratings, scale=scale)) == pytest.approx(theirs)
-
-
-def test_intraclass_correlations_agree_with_pingouin():
-    pingouin = pytest.importorskip("pingouin", reason="GPL; a test-only comparison")
-    ratings = pd.DataFrame(noisy_ratings(missing=0)).rename_axis("unit").reset_index()
-    long = ratings.melt(id_vars="unit", var_name="rater", value_name="score")
-    theirs = pingouin.intraclass_corr(long, targets="unit", raters="rater", ratings="score")
-    found = intraclass_correlations(ratings.drop(columns="unit"))
-    ours = [getattr(found, form).coefficient for form in ICC]
-    assert [one.estimate for one in ours] == pytest.approx(theirs["ICC"].tolist())
-
-
-# --- properties -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MULTI_RATER)
@@ -613,36 +478,6 @@ def test_intervals_cover_the_truth_of_simulated_raters(name):
     assert 0.915 <= np.mean(covered) <= 0.985
 
 
-def test_intraclass_correlations_recover_variance_components():
-    rng = np.random.default_rng(2)
-    units, raters = rng.normal(0, 2, (4000, 1)), rng.normal(0, 1, (1, 8))
-    raters = (raters - raters.mean()) / raters.std(ddof=1)
-    found = intraclass_correlations(units + raters + rng.normal(0, 1, (4000, 8)))
-    assert found.icc_2_1.coefficient.estimate == pytest.approx(4 / 6, abs=0.02)
-    assert found.icc_3_1.coefficient.estimate == pytest.approx(4 / 5, abs=0.02)
-    assert found.icc_3_k.coefficient.estimate == pytest.approx(4 / (4 + 1 / 8), abs=0.02)
-
-
-def test_f_intervals_cover_the_truth():
-    truth = {"icc_1_1": 0.5, "icc_3_1": 0.5, "icc_3_k": 0.75}
-    covered = {form: [] for form in truth}
-    rng = np.random.default_rng(6)
-    for _ in range(300):
-        found = intraclass_correlations(rng.normal(size=(25, 1)) + rng.normal(size=(25, 3)))
-        for form, value_of in truth.items():
-            one = getattr(found, form).coefficient
-            covered[form].append(one.ci_low <= value_of <= one.ci_high)
-    for form in truth:
-        assert 0.915 <= np.mean(covered[form]) <= 0.985
-
-
-def test_units_with_a_gap_are_left_out_of_intraclass_correlations_and_counted():
-    ratings = np.vstack([SHROUT_FLEISS.astype(float), [[5, NONE, 5, 5], [NONE] * 4]])
-    found = intraclass_correlations(ratings)
-    assert (found.n_units, found.n_units_left_out) == (6, 1)
-    assert found.icc_2_1.coefficient.estimate == pytest.approx(0.2898, abs=5e-5)
-
-
 def test_raters_who_guess_agree_by_chance_only():
     # Negative control.
     rng = np.random.default_rng(12)
@@ -652,9 +487,6 @@ def test_raters_who_guess_agree_by_chance_only():
     # Prevalence makes them agree often all the same.
     assert percent_agreement(guesses).observed == pytest.approx(0.66, abs=0.02)
     assert value(gwet_ac(guesses)) > 0.5
-
-
-# --- degenerate tables ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MULTI_RATER)
@@ -717,42 +549,6 @@ def test_two_raters_each_with_one_category_have_no_kappa():
     assert not apart.coefficient.is_estimable
 
 
-@pytest.mark.parametrize(
-    ("ratings", "words"),
-    [
-        ([[3, 3], [3, 3], [3, 3]], "all ratings are the same"),
-        ([[1], [2], [3]], "1 rater rated"),
-        ([[1, 2, 3]], "1 unit has all ratings"),
-        ([[1, NONE], [NONE, 2]], "no units have all ratings"),
-    ],
-)
-def test_degenerate_tables_have_no_intraclass_correlation(ratings, words):
-    found = intraclass_correlations(ratings, bootstrap=resampler())
-    for form in ICC:
-        one = getattr(found, form)
-        assert words in one.coefficient.reason
-        assert one.coefficient.estimate is None
-        assert one.f_statistic is None
-        assert not one.bootstrap.is_estimable
-    assert found.ms_between is None
-
-
-def test_raters_who_never_differ_have_an_icc_of_1_and_no_interval():
-    found = intraclass_correlations([[1, 1], [2, 2], [5, 5]])
-    for form in ICC:
-        one = getattr(found, form).coefficient
-        assert one.estimate == pytest.approx(1)
-        assert not one.is_estimable
-
-
-def test_units_that_do_not_differ_have_no_reliability_of_means():
-    found = intraclass_correlations([[1, 2], [2, 1], [1, 2], [2, 1]])
-    assert found.icc_1_1.coefficient.estimate == pytest.approx(-1)
-    assert found.icc_1_k.coefficient.estimate is None
-    assert "units do not differ in their mean" in found.icc_1_k.coefficient.reason
-    assert not found.icc_3_1.coefficient.is_estimable
-
-
 def test_nothing_is_ever_nan_or_infinite():
     rng = np.random.default_rng(0)
     for _ in range(150):
@@ -769,9 +565,6 @@ def test_nothing_is_ever_nan_or_infinite():
             numbers = (one.estimate, one.ci_low, one.ci_high, one.standard_error)
             assert all(number is None or np.isfinite(number) for number in numbers)
             assert one.is_estimable == (one.reason is None)
-
-
-# --- refusals ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -829,139 +622,3 @@ def test_other_refusals():
         ratings_from_contingency([[1, 2, 3], [4, 5, 6]])
     with pytest.raises(AgreementError, match="give whole numbers from 0"):
         ratings_from_counts([[6.99, 0.01]])
-
-
-# --- readers against themselves ---------------------------------------------------------------
-
-
-def repeated(n_readers=6, n_cases=60, seed=0, flip=0.1, n_shown=2):
-    """Readers who answer 1 or 0, each by case, and flip an answer now and then."""
-    rng = np.random.default_rng(seed)
-    own = rng.random((n_readers, n_cases)) < rng.uniform(0.3, 0.7, n_cases)
-    readers, cases, answers = [], [], []
-    for _ in range(n_shown):
-        shown = own ^ (rng.random(own.shape) < flip)
-        for reader in range(n_readers):
-            for case in rng.permutation(n_cases):
-                readers.append(f"r{reader}")
-                cases.append(f"c{case}")
-                answers.append(int(shown[reader, case]))
-    return readers, cases, answers
-
-
-def test_a_readers_consistency_is_cohens_kappa_of_the_two_presentations():
-    readers, cases, answers = repeated(n_readers=1)
-    found = intra_reader_consistency(readers, cases, answers).readers[0]
-    first = dict(zip(cases[:60], answers[:60], strict=True))
-    second = dict(zip(cases[60:], answers[60:], strict=True))
-    pairs = [[first[case], second[case]] for case in first]
-    n_equal = sum(one == other for one, other in pairs)
-    assert found.kappa.estimate == pytest.approx(value(cohen_kappa(pairs)))
-    assert found.percent.estimate == pytest.approx(n_equal / 60)
-    assert limits(found.percent) == pytest.approx(limits(wilson(n_equal, 60)))
-    assert (found.n_cases, found.n_pairs) == (60, 60)
-
-
-def test_consistency_recovers_how_often_answers_flip():
-    found = intra_reader_consistency(*repeated(n_cases=2000, n_readers=3))
-    assert found.percent.estimate == pytest.approx(0.9**2 + 0.1**2, abs=0.015)
-    assert (found.n_cases, found.n_repeated, found.n_pairs) == (2000, 6000, 6000)
-
-
-def test_pairs_of_three_presentations_all_count():
-    found = intra_reader_consistency(*repeated(n_shown=3, n_cases=300))
-    assert found.n_pairs == 3 * 300 * 6
-    assert found.percent.estimate == pytest.approx(0.82, abs=0.02)
-    assert found.percent.is_estimable
-    assert found.kappa.is_estimable
-
-
-def test_cases_shown_once_are_ignored():
-    readers, cases, answers = repeated()
-    once = intra_reader_consistency(readers, cases, answers)
-    more = intra_reader_consistency([*readers, "r0", "r9"], [*cases, "new", "c3"], [*answers, 1, 0])
-    assert more == once
-
-
-def test_readers_with_different_habits_are_not_consistent_for_that_alone():
-    # Each guesses at random, one mostly "generated" and one mostly "real": pooled answers
-    # would show a kappa of 0.6.
-    rng = np.random.default_rng(5)
-    readers, cases = np.repeat(["a", "b"], 2000), np.tile(np.repeat(np.arange(1000), 2), 2)
-    answers = rng.random(4000) < np.repeat([0.9, 0.1], 2000)
-    found = intra_reader_consistency(readers, cases, answers)
-    assert found.kappa.estimate == pytest.approx(0, abs=0.05)
-    assert found.percent.estimate == pytest.approx(0.82, abs=0.03)
-    pooled = np.stack([answers[::2], answers[1::2]], axis=1)
-    assert value(cohen_kappa(pooled)) > 0.5
-
-
-def test_readers_who_flip_on_the_same_cases_widen_the_interval():
-    # All readers stand or fall together: 6 readers say no more than 1.
-    rng = np.random.default_rng(3)
-    first = rng.random(80) < 0.5
-    second = first ^ (rng.random(80) < 0.2)
-    one = [np.repeat("r0", 160), np.tile(np.arange(80), 2), np.concatenate([first, second])]
-    six = [
-        np.repeat([f"r{i}" for i in range(6)], 160),
-        np.tile(one[1], 6),
-        np.tile(one[2], 6),
-    ]
-    alone, together = (intra_reader_consistency(*rows) for rows in (one, six))
-    assert limits(together.percent) == pytest.approx(limits(alone.percent))
-    assert limits(together.kappa) == pytest.approx(limits(alone.kappa))
-    naive = wilson(round(6 * 80 * together.percent.estimate), 480)
-    width = together.percent.ci_high - together.percent.ci_low
-    assert width > 2 * (naive.ci_high - naive.ci_low)
-
-
-def test_the_bootstrap_of_cases_agrees_with_the_clustered_interval():
-    found = intra_reader_consistency(*repeated(n_cases=150), bootstrap=resampler())
-    assert found.percent_bootstrap.standard_error == pytest.approx(
-        found.percent.standard_error, rel=0.08
-    )
-    assert found.kappa_bootstrap.standard_error == pytest.approx(
-        found.kappa.standard_error, rel=0.08
-    )
-    assert limits(found.kappa_bootstrap) == pytest.approx(limits(found.kappa), abs=0.02)
-
-
-def test_strata_of_repeated_cases_belong_to_the_case():
-    readers, cases, answers = repeated()
-    kinds = ["real" if int(case[1:]) % 2 else "generated" for case in cases]
-    found = intra_reader_consistency(
-        readers, cases, answers, bootstrap=resampler(strata=kinds, n_resamples=500)
-    )
-    assert found.percent_bootstrap.is_estimable
-    kinds[0] = "real" if kinds[0] == "generated" else "generated"
-    with pytest.raises(AgreementError, match=f"case {cases[0]} is in two strata"):
-        intra_reader_consistency(readers, cases, answers, bootstrap=resampler(strata=kinds))
-
-
-def test_no_repeats_and_one_repeat_are_not_estimable():
-    none = intra_reader_consistency(["a", "b"], [1, 1], [0, 1], bootstrap=resampler())
-    assert none.percent.reason == "no reader was shown a case twice"
-    assert none.kappa_bootstrap.reason == "no reader was shown a case twice"
-    assert none.readers == ()
-    one = intra_reader_consistency(["a", "a"], [1, 1], [0, 1], bootstrap=resampler())
-    assert one.kappa.reason == "only one case was repeated"
-    assert not one.percent.is_estimable
-    assert one.readers[0].percent.is_estimable
-    assert not one.readers[0].kappa.is_estimable
-    assert intra_reader_consistency([], [], []).n_cases == 0
-
-
-def test_a_reader_with_one_answer_has_no_kappa_and_full_agreement_no_clustered_interval():
-    same = intra_reader_consistency(["a"] * 8, [1, 2, 3, 4] * 2, ["real"] * 8)
-    assert same.readers[0].kappa.estimate is None
-    assert same.readers[0].percent.ci_low < 1
-    assert same.kappa.reason == "no reader used more than one answer, so chance alone would agree"
-    assert same.percent.estimate == 1
-    assert not same.percent.is_estimable
-
-
-def test_rows_that_do_not_belong_together_are_refused_with_advice():
-    with pytest.raises(AgreementError, match="give one of each for every judgement"):
-        intra_reader_consistency(["a", "a"], [1, 1, 2], [0, 1, 1])
-    with pytest.raises(AgreementError, match="judgement 2 has no answer; leave out judgements"):
-        intra_reader_consistency(["a", "a"], [1, 1], ["real", None])

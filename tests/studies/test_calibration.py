@@ -1,26 +1,28 @@
-from math import log, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
 from scipy.special import expit, logit
 
 from studies.calibration import (
-    CalibrationError,
-    brier_score,
     calibration_line,
-    confidence_points,
-    distinct_bins,
-    equal_mass_bins,
-    equal_width_bins,
     expected_calibration_error,
-    forecasts_of_chosen,
-    forecasts_of_generated,
-    log_score,
     overconfidence,
     reliability_diagram,
 )
 from studies.clustered import rao_scott_wilson
+from studies.forecasts import (
+    CalibrationError,
+    confidence_points,
+    distinct_bins,
+    equal_mass_bins,
+    equal_width_bins,
+    forecasts_of_chosen,
+    forecasts_of_generated,
+)
+from studies.proper_scores import brier_score, log_score
 from studies.proportions import wilson
+from tests.studies.results import limits
 
 # torchmetrics' documentation example; statistics_cases.md H3.
 H3 = ([0.25, 0.25, 0.55, 0.75, 0.75], [0, 0, 1, 1, 1])
@@ -28,10 +30,6 @@ H3 = ([0.25, 0.25, 0.55, 0.75, 0.75], [0, 0, 1, 1, 1])
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-def limits(estimate):
-    return estimate.ci_low, estimate.ci_high
 
 
 def calibrated(n, seed=0, low=0.05, high=0.95):
@@ -47,150 +45,6 @@ def readers_of_different_calibration(n_readers=12, n_each=60, seed=0, spread=1.0
     p = random.uniform(0.1, 0.9, n_readers * n_each)
     shift = random.normal(0, spread, n_readers)[readers]
     return p, (random.random(len(p)) < expit(logit(p) + shift)).astype(int), readers
-
-
-# --- Brier score ------------------------------------------------------------------------------
-
-
-def test_brier_score_of_scikit_learns_example():
-    # statistics_cases.md H1.
-    found = brier_score([0.1, 0.9, 0.8, 0.3], [0, 1, 1, 0])
-    assert found.score.estimate == pytest.approx(0.0375, abs=1e-15)
-    assert found.skill == pytest.approx(1 - 0.0375 / 0.25)
-
-
-def test_murphys_decomposition_by_hand():
-    # Two forecasts: 0.25 comes true once in four, 0.75 twice in four.
-    found = brier_score([0.25] * 4 + [0.75] * 4, [1, 0, 0, 0, 1, 1, 0, 0])
-    assert found.reliability == pytest.approx(0.5 * 0.25**2)
-    assert found.resolution == pytest.approx(0.125**2)
-    assert found.uncertainty == pytest.approx(3 / 8 * 5 / 8)
-    assert (found.within_variance, found.within_covariance) == (0, 0)
-    assert found.score.estimate == pytest.approx((9 + 3 + 2 + 18) / 16 / 8)
-
-
-@pytest.mark.parametrize("bins_of", [equal_width_bins, equal_mass_bins, distinct_bins])
-@pytest.mark.parametrize("n_bins", [1, 3, 10])
-def test_the_five_terms_add_up_to_the_score(bins_of, n_bins):
-    for seed in range(10):
-        random = rng(seed)
-        p = np.round(random.beta(0.5, 0.5, 57), random.integers(1, 5))
-        y = (random.random(57) < p**2).astype(int)
-        bins = distinct_bins(p) if bins_of is distinct_bins else bins_of(p, n_bins)
-        found = brier_score(p, y, bins=bins)
-        parts = found.reliability - found.resolution + found.uncertainty
-        parts += found.within_variance - found.within_covariance
-        assert parts == pytest.approx(np.square(p - y).mean(), abs=1e-15)
-        assert found.score.estimate == pytest.approx(parts, abs=1e-15)
-
-
-def test_distinct_bins_leave_nothing_within():
-    p, y = calibrated(200)
-    found = brier_score(np.round(p, 1), y)
-    assert found.within_variance == pytest.approx(0, abs=1e-30)
-    assert found.within_covariance == pytest.approx(0, abs=1e-17)
-
-
-def test_the_brier_score_of_readers_has_a_clustered_interval():
-    # Readers who know and readers who guess.
-    readers = np.repeat(np.arange(10), 30)
-    p = np.where(readers < 5, 0.9, 0.5)
-    y = (rng(2).random(300) < p).astype(int)
-    naive = brier_score(p, y).score
-    clustered = brier_score(p, y, clusters=readers).score
-    assert clustered.df == 9
-    assert clustered.standard_error > 1.5 * naive.standard_error
-    # Every forecast its own cluster: the same interval.
-    alone = brier_score(p, y, clusters=np.arange(300)).score
-    assert limits(alone) == pytest.approx(limits(naive))
-    # Doubling each reader's rows brings no new reader.
-    doubled = brier_score(np.tile(p, 2), np.tile(y, 2), clusters=np.tile(readers, 2)).score
-    assert limits(doubled) == pytest.approx(limits(clustered))
-
-
-def test_perfect_forecasts_have_a_score_of_0_and_no_interval():
-    found = brier_score([0, 1, 1], [0, 1, 1])
-    assert found.score.estimate == 0
-    assert found.score.reason == "there is no variance, which is no sign of certainty"
-    one = brier_score([0.3], [1])
-    assert one.score.reason == "1 forecast says nothing about others"
-    assert one.skill is None
-
-
-# --- log score --------------------------------------------------------------------------------
-
-
-def test_log_score_of_a_coin_is_ln_2():
-    assert log_score([0.5] * 4, [0, 1, 1, 0]).estimate == pytest.approx(log(2))
-
-
-def test_log_score_is_the_mean_of_the_logs():
-    found = log_score([0.1, 0.9, 0.8], [0, 1, 0])
-    assert found.estimate == pytest.approx(-(log(0.9) + log(0.9) + log(0.2)) / 3)
-    assert found.is_estimable
-
-
-def test_certain_and_wrong_is_not_estimable_unless_a_clip_is_declared():
-    found = log_score([1.0, 0.0, 0.5], [0, 0, 1])
-    assert found.estimate is None
-    assert found.reason.startswith("1 forecasts were certain and wrong")
-    clipped = log_score([1.0, 0.0, 0.5], [0, 0, 1], clip=0.01)
-    assert clipped.estimate == pytest.approx(-(log(0.01) + log(0.99) + log(0.5)) / 3)
-    assert "clipped to [0.01, 0.99]" in clipped.method
-    # Certain and right costs nothing.
-    assert log_score([1.0, 0.0, 0.5], [1, 0, 1]).estimate == pytest.approx(log(2) / 3)
-
-
-# --- bins -------------------------------------------------------------------------------------
-
-
-def test_bins_of_equal_width_are_closed_on_the_right():
-    p = [0, 0.1, 0.1000001, 0.2, 0.95, 1]
-    assert equal_width_bins(p, 10).index.tolist() == [0, 0, 1, 1, 9, 9]
-
-
-@pytest.mark.parametrize("n_bins", [2, 3, 7, 10, 15, 20, 100])
-def test_every_edge_belongs_to_the_bin_below_it(n_bins):
-    edges = np.arange(1, n_bins + 1) / n_bins
-    for forecasts in (edges, 1 - (1 - edges), edges + 1e-12, edges - 1e-12):
-        index = equal_width_bins(np.clip(forecasts, 0, 1), n_bins).index
-        assert index.tolist() == list(range(n_bins))
-
-
-def test_a_mirrored_forecast_with_a_rounding_error_stays_in_its_bin():
-    # 1 − 0.7 = 0.30000000000000004 in floating point.
-    index = equal_width_bins([0.3, 1 - 0.7], 10).index
-    assert index[0] == index[1] == 2
-    assert distinct_bins([0.3, 1 - 0.7]).n_bins == 1
-
-
-def test_bins_may_span_the_range_of_the_chosen_answer_only():
-    bins = equal_width_bins([0.5, 0.6, 0.75, 1], 4, lowest=0.5)
-    assert bins.index.tolist() == [0, 0, 1, 3]
-    assert bins.edges == pytest.approx((0.5, 0.625, 0.75, 0.875, 1))
-    with pytest.raises(CalibrationError, match=r"forecast 2 is 0\.4, outside the bins from 0\.5"):
-        equal_width_bins([0.5, 0.4], 4, lowest=0.5)
-
-
-def test_bins_of_equal_mass_hold_as_many_each_and_keep_ties_together():
-    p, _ = calibrated(1000)
-    assert np.bincount(equal_mass_bins(p, 10).index).tolist() == [100] * 10
-    tied = equal_mass_bins([0.5] * 90 + [0.9] * 10, 10)
-    assert tied.n_bins == 2
-    assert np.bincount(tied.index).tolist() == [90, 10]
-    assert tied.edges == (0.5, 0.5, 0.9)
-
-
-def test_the_edges_of_any_bins_hold_their_forecasts():
-    p = np.round(calibrated(300)[0], 2)
-    for bins in (equal_width_bins(p, 7), equal_mass_bins(p, 7), distinct_bins(p)):
-        edges = np.array(bins.edges)
-        low, high = edges[bins.index], edges[bins.index + 1]
-        assert ((p <= high + 1e-9) & ((p > low - 1e-9) | (bins.index == 0))).all()
-        assert len(np.unique(bins.index)) <= bins.n_bins
-
-
-# --- calibration error ------------------------------------------------------------------------
 
 
 def test_calibration_error_of_the_torchmetrics_example():
@@ -242,62 +96,6 @@ def test_the_two_conventions_give_different_errors():
         for one in (generated, chosen)
     ]
     assert errors == pytest.approx([1 / 6, 0], abs=1e-12)
-
-
-# --- from a scale to probabilities ------------------------------------------------------------
-
-
-def test_points_lie_equally_spaced_from_a_guess_to_certainty():
-    assert confidence_points(6).tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    assert confidence_points(3, lowest=0.55, highest=0.95).tolist() == pytest.approx(
-        [0.55, 0.75, 0.95]
-    )
-
-
-def test_an_answer_real_is_one_minus_its_confidence():
-    found = forecasts_of_generated(
-        [1, 0, 1, 0], [1, 1, 4, 4], [1, 1, 0, 0], points=[0.5, 0.6, 0.8, 1]
-    )
-    assert found.probabilities.tolist() == [0.5, 0.5, 1, 0]
-    assert found.outcomes.tolist() == [1, 1, 0, 0]
-
-
-def test_the_brier_score_is_the_same_under_both_conventions():
-    # (p − y)² does not care which of two answers it is of.
-    random = rng(4)
-    says, truth = random.integers(0, 2, (2, 200))
-    confidence, points = random.integers(1, 6, 200), confidence_points(5)
-    one = forecasts_of_generated(says, confidence, truth, points=points)
-    other = forecasts_of_chosen(confidence, says == truth, points=points)
-    first = brier_score(one.probabilities, one.outcomes).score.estimate
-    assert first == pytest.approx(brier_score(other.probabilities, other.outcomes).score.estimate)
-
-
-@pytest.mark.parametrize(
-    ("confidence", "points", "words"),
-    [
-        ([1, 5], [0.5, 0.75, 1], "confidence 2 is 5, off the scale from 1 to 3"),
-        ([1, 0], [0.5, 0.75, 1], "confidence 2 is 0, off the scale"),
-        ([1, 1.5], [0.5, 0.75, 1], r"confidence 2 is 1\.5, off the scale"),
-        ([1, np.nan], [0.5, 0.75, 1], "confidence 2 is nan, off the scale"),
-        ([1, 1], [0.5, 0.4], "give an ascending probability for each answer"),
-        ([1, 1], [0.5, 1.1], "are no confidence scale"),
-        ([1, 1], [0.5], "are no confidence scale"),
-    ],
-)
-def test_confidence_off_the_scale_is_refused_with_advice(confidence, points, words):
-    with pytest.raises(CalibrationError, match=words):
-        forecasts_of_chosen(confidence, [0, 1], points=points)
-    with pytest.raises(CalibrationError, match=words):
-        forecasts_of_generated([0, 1], confidence, [0, 1], points=points)
-
-
-def test_a_scale_of_one_point_is_refused():
-    with pytest.raises(CalibrationError, match=r"1 points from 0\.5 to 1 are no confidence scale"):
-        confidence_points(1)
-
-
-# --- reliability diagram ----------------------------------------------------------------------
 
 
 def test_the_diagram_shows_every_bin_and_says_which_are_empty():
@@ -362,9 +160,6 @@ def test_intervals_of_the_diagram_cover_calibrated_readers():
     assert np.mean(covered["clustered"]) > 0.88
     # Negative control.
     assert np.mean(covered["naive"]) < 0.7
-
-
-# --- calibration line -------------------------------------------------------------------------
 
 
 def test_the_line_of_calibrated_forecasts_has_intercept_0_and_slope_1():
@@ -443,9 +238,6 @@ def test_one_cluster_has_no_line():
     assert found.slope.reason == "1 cluster says nothing about others"
 
 
-# --- over-confidence --------------------------------------------------------------------------
-
-
 def test_overconfidence_is_mean_confidence_less_accuracy():
     found = overconfidence([0.9, 0.9, 0.7, 0.5, 1.0, 0.8], [1, 0, 1, 0, 1, 0], rng=rng())
     assert found.mean_confidence == pytest.approx(0.8)
@@ -516,9 +308,6 @@ def test_few_readers_and_readers_alike_are_not_estimable():
     alike = overconfidence([0.8] * 12, [1, 0] * 6, rng=rng(), readers=np.repeat(range(6), 2))
     assert alike.overconfidence.reason == "all resamples are alike, which is no sign of certainty"
     assert alike.overconfidence.estimate == pytest.approx(0.3)
-
-
-# --- bad input --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,23 @@
-import time
-from dataclasses import astuple, is_dataclass
 from itertools import product
 from math import isfinite, sqrt
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
 from scipy.stats import beta, norm
 
+from studies.bootstrap import cluster_bootstrap, two_way_bootstrap
 from studies.clustered import (
     ClusterError,
-    cluster_bootstrap,
     count_by_cluster,
-    gee,
     naive_wilson,
     rao_scott,
     rao_scott_wilson,
-    resampling_weights,
-    two_way_bootstrap,
     two_way_sandwich,
 )
+from studies.gee import gee
 from studies.proportions import wilson
+from tests.studies.results import every_number, limits
 
 
 def litters(text):
@@ -52,20 +47,6 @@ def clustered_counts(rng, n_clusters, size, p=0.6, correlation=0.2):
     return rng.binomial(size, shares), np.full(n_clusters, size)
 
 
-def limits(estimate):
-    return estimate.ci_low, estimate.ci_high
-
-
-def every_number(value):
-    if is_dataclass(value):
-        value = astuple(value)
-    if isinstance(value, tuple):
-        for part in value:
-            yield from every_number(part)
-    elif isinstance(value, int | float):
-        yield value
-
-
 @pytest.mark.parametrize(
     ("counts", "p", "standard_error", "design_effect", "effective_n"), RAO_SCOTT_1992
 )
@@ -90,125 +71,6 @@ def test_the_wilson_interval_with_a_t_quantile_is_wider():
     low, high = limits(rao_scott_wilson(*TREATED).proportion)
     t_low, t_high = limits(rao_scott_wilson(*TREATED, with_t_quantile=True).proportion)
     assert 0 < t_low < low < high < t_high < 1
-
-
-# Case C2: statsmodels 0.15.0 on the treated litters; no outside truth.
-TREATED_GEE = [
-    ("independence", 1.22199, 0.38129, 0.40685, None),
-    ("exchangeable", 1.10585, 0.37511, 0.39991, 0.32668),
-]
-
-
-@pytest.mark.parametrize(("working", "b", "robust", "reduced", "correlation"), TREATED_GEE)
-def test_case_c2_is_reproduced(working, b, robust, reduced, correlation):
-    fit = gee(*judgements(*TREATED), working_correlation=working)
-    (intercept,) = fit.coefficients
-    assert intercept.robust.estimate == pytest.approx(b, abs=5e-6)
-    assert intercept.robust.standard_error == pytest.approx(robust, abs=5e-6)
-    assert intercept.bias_reduced.standard_error == pytest.approx(reduced, abs=5e-6)
-    assert fit.working_correlation == (correlation and pytest.approx(correlation, abs=5e-6))
-    assert fit.accuracy_robust.estimate == pytest.approx(expit(b), abs=5e-6)
-
-
-def test_independence_keeps_the_raw_proportion_and_exchangeable_does_not():
-    answers = judgements(*TREATED)
-    independent, exchangeable = (
-        gee(*answers, working_correlation=kind) for kind in ("independence", "exchangeable")
-    )
-    assert independent.accuracy_robust.estimate == pytest.approx(112 / 145, abs=1e-9)
-    assert exchangeable.accuracy_robust.estimate == pytest.approx(0.75136, abs=5e-6)
-    assert independent.coefficients[0].model_standard_error == pytest.approx(0.19807, abs=5e-6)
-
-
-# Case C3: R's `gee`, from statsmodels' test_gee.py::test_logistic.
-R_GEE = {
-    "independence": (
-        (0.0167272965, 1.1303865443, -1.8689634508, 1.0939760833),
-        (0.1272917203, 0.1667258081, 0.1924300613, 0.1731410688),
-    ),
-    "exchangeable": (
-        (0.0178982284, 1.1311879819, -1.8613351842, 1.0894425623),
-        (0.1270450317, 0.1654706782, 0.1920527500, 0.1731747794),
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def gee_logistic():
-    """Cluster, outcome and three covariates, where statsmodels ships its tests' data."""
-    statsmodels = pytest.importorskip("statsmodels", reason="the data are statsmodels' own")
-    folder = Path(statsmodels.__file__).parent / "genmod" / "tests" / "results"
-    path = folder / "gee_logistic_1.csv"
-    if not path.exists():
-        pytest.skip("this statsmodels was installed without the data of its tests")
-    return pd.read_csv(path, header=None, names=["cluster", "outcome", "x1", "x2", "x3"])
-
-
-@pytest.mark.parametrize("working", R_GEE)
-def test_case_c3_agrees_with_r(gee_logistic, working):
-    fit = gee(
-        gee_logistic["outcome"],
-        gee_logistic["cluster"],
-        covariates=gee_logistic[["x1", "x2", "x3"]],
-        working_correlation=working,
-    )
-    found = [c.robust.estimate for c in fit.coefficients]
-    errors = [c.robust.standard_error for c in fit.coefficients]
-    # The source compares to 6 decimals; R stops its iterations there.
-    assert found == pytest.approx(R_GEE[working][0], abs=1.5e-6)
-    assert errors == pytest.approx(R_GEE[working][1], abs=1.5e-6)
-
-
-@pytest.mark.parametrize("working", R_GEE)
-def test_standard_errors_agree_with_statsmodels(gee_logistic, working):
-    genmod = "statsmodels.genmod"
-    model = pytest.importorskip(f"{genmod}.generalized_estimating_equations", reason="the other")
-    structures = pytest.importorskip(f"{genmod}.cov_struct", reason="the other")
-    families = pytest.importorskip(f"{genmod}.families", reason="the other")
-    covariates = gee_logistic[["x1", "x2", "x3"]]
-    other = model.GEE(
-        gee_logistic["outcome"],
-        covariates.assign(intercept=1)[["intercept", "x1", "x2", "x3"]],
-        groups=gee_logistic["cluster"],
-        family=families.Binomial(),
-        cov_struct=getattr(structures, working.capitalize())(),
-    ).fit(cov_type="bias_reduced")
-    fit = gee(
-        gee_logistic["outcome"],
-        gee_logistic["cluster"],
-        covariates=covariates,
-        working_correlation=working,
-    )
-    for kind, errors in (
-        ("bias_reduced", other.standard_errors("bias_reduced")),
-        ("robust", other.standard_errors("robust")),
-    ):
-        found = [getattr(c, kind).standard_error for c in fit.coefficients]
-        assert found == pytest.approx(np.asarray(errors), rel=1e-6)
-    found = [c.model_standard_error for c in fit.coefficients]
-    assert found == pytest.approx(np.asarray(other.standard_errors("naive")), rel=1e-6)
-
-
-def test_the_bias_reduced_error_of_a_mean_is_that_of_the_closed_form():
-    # Intercept only, independence: each residual sum grows by n / (n − n_i).
-    x, n_i = TREATED
-    n, p = n_i.sum(), x.sum() / n_i.sum()
-    inflated = (x - n_i * p) * n / (n - n_i)
-    (intercept,) = gee(*judgements(*TREATED)).coefficients
-    assert intercept.bias_reduced.standard_error == pytest.approx(
-        sqrt((inflated**2).sum()) / (n * p * (1 - p)), rel=1e-9
-    )
-
-
-def test_accuracy_by_gee_is_averaged_over_the_covariates():
-    rng = np.random.default_rng(3)
-    kind, readers = np.tile([0, 0, 1], 200), np.repeat(np.arange(30), 20)
-    right = rng.random(600) < np.where(kind, 0.8, 0.5)
-    fit = gee(right, readers, covariates=pd.DataFrame({"is_synthetic": kind}))
-    # Logistic regression with an intercept reproduces the overall share.
-    assert fit.accuracy_robust.estimate == pytest.approx(right.mean(), abs=1e-8)
-    assert fit.coefficients[1].name == "is_synthetic"
-    assert fit.accuracy_robust.standard_error < fit.accuracy_bias_reduced.standard_error
 
 
 # Case C5: Van Dyke, 5 readers, 45 diseased cases. The partial methods were computed for the page.
@@ -264,13 +126,6 @@ def test_clusters_of_one_trial_are_binomial(n_correct, n_trials):
         on_logit = 1 / sqrt(n_trials * p * (1 - p))
         assert intercept.robust.standard_error == pytest.approx(on_logit, rel=1e-6)
         assert intercept.model_standard_error == pytest.approx(on_logit, rel=1e-6)
-
-
-def test_a_bootstrap_of_clusters_of_one_trial_is_binomial():
-    rng = np.random.default_rng(1)
-    result = cluster_bootstrap(np.arange(60) < 40, np.ones(60), rng=rng, n_replicates=20_000)
-    expected = sqrt(40 / 60 * 20 / 60 / 60)
-    assert result.standard.standard_error == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize(("size", "correlation"), [(5, 0.1), (10, 0.3), (30, 0.05)])
@@ -369,93 +224,6 @@ def test_clustered_intervals_cover_and_the_naive_one_does_not():
     assert covered["naive"] / n_studies < 0.80
 
 
-def test_the_cluster_bootstrap_has_the_variance_of_the_ratio_estimator():
-    result = cluster_bootstrap(*TREATED, rng=np.random.default_rng(0), n_replicates=20_000)
-    expected = rao_scott(*TREATED).proportion.standard_error * sqrt(15 / 16)
-    assert result.standard.standard_error == pytest.approx(expected, rel=0.03)
-    assert result.percentile.estimate == result.basic.estimate == 112 / 145
-    low, high = limits(result.percentile)
-    assert limits(result.basic) == pytest.approx((2 * 112 / 145 - high, 2 * 112 / 145 - low))
-
-
-def crossed_table(rng, n_readers, n_cases, reader_sd=0.3, case_sd=0.5):
-    ease = 0.4 + rng.normal(0, reader_sd, (n_readers, 1)) + rng.normal(0, case_sd, (1, n_cases))
-    return (rng.random((n_readers, n_cases)) < norm.cdf(ease)).astype(float)
-
-
-def test_the_two_way_bootstrap_has_its_exact_variance():
-    # The statistic is linear in products of two independent multinomials, so its variance follows
-    # from the table alone.
-    table = crossed_table(np.random.default_rng(9), 12, 50)
-    R, N = table.shape
-    mean_square = (
-        (1 - 1 / R) * (1 - 1 / N) * table.sum() ** 2
-        + (1 - 1 / R) * (table.sum(axis=0) ** 2).sum()
-        + (1 - 1 / N) * (table.sum(axis=1) ** 2).sum()
-        + (table**2).sum()
-    ) / (R * N) ** 2
-    result = two_way_bootstrap(table, rng=np.random.default_rng(1), n_replicates=20_000)
-    expected = sqrt(mean_square - table.mean() ** 2)
-    assert result.standard.standard_error == pytest.approx(expected, rel=0.03)
-    assert result.n_empty == 0
-
-
-def test_the_two_way_bootstrap_is_wider_than_either_one_way():
-    table = crossed_table(np.random.default_rng(10), 12, 80)
-    rng = np.random.default_rng(2)
-    both = two_way_bootstrap(table, rng=rng).standard.standard_error
-    by_reader = cluster_bootstrap(table.sum(axis=1), np.full(12, 80), rng=rng)
-    by_case = cluster_bootstrap(table.sum(axis=0), np.full(80, 12), rng=rng)
-    assert both > 1.05 * by_reader.standard.standard_error
-    assert both > 1.05 * by_case.standard.standard_error
-
-
-def test_cases_are_drawn_within_their_kinds():
-    kinds = np.array(["real"] * 30 + ["generated"] * 10)
-    weights = resampling_weights(40, 300, np.random.default_rng(0), kinds)
-    assert (weights[:, :30].sum(axis=1) == 30).all()
-    assert (weights[:, 30:].sum(axis=1) == 10).all()
-    # Where kinds differ and little else does, that is most of the variance.
-    table = np.tile(np.where(kinds == "real", 1.0, 0.0), (8, 1))
-    table[np.arange(8), np.arange(8)] = 0
-    loose, strict = (
-        two_way_bootstrap(table, rng=np.random.default_rng(1), case_strata=strata)
-        for strata in (None, kinds)
-    )
-    assert strict.standard.standard_error < 0.5 * loose.standard.standard_error
-
-
-def test_the_two_way_bootstrap_takes_missing_cells():
-    rng = np.random.default_rng(12)
-    table = crossed_table(rng, 15, 60)
-    table[rng.random(table.shape) < 0.3] = np.nan
-    result = two_way_bootstrap(table, rng=rng)
-    assert result.percentile.estimate == np.nanmean(table)
-    assert result.percentile.ci_low < np.nanmean(table) < result.percentile.ci_high
-
-
-def test_replicates_without_a_judgement_are_counted_and_left_out():
-    # Each reader judged one case of his own.
-    table = np.full((6, 6), np.nan)
-    table[np.arange(6), np.arange(6)] = [0, 1, 0, 1, 1, 1]
-    result = two_way_bootstrap(table, rng=np.random.default_rng(0))
-    assert 0 < result.n_empty < 200
-    assert all(isfinite(number) for number in every_number(result))
-
-
-def test_a_bootstrap_is_reproducible_from_its_seed():
-    table = crossed_table(np.random.default_rng(3), 10, 40)
-    one, other = (two_way_bootstrap(table, rng=np.random.default_rng(5)) for _ in range(2))
-    assert one == other
-
-
-def test_the_two_way_bootstrap_of_twenty_readers_and_three_hundred_cases_is_fast():
-    table = crossed_table(np.random.default_rng(4), 20, 300)
-    start = time.process_time()
-    two_way_bootstrap(table, rng=np.random.default_rng(0), n_replicates=2000)
-    assert time.process_time() - start < 2
-
-
 def test_the_naive_interval_is_called_naive():
     assert naive_wilson(52, 100).method.startswith("naive: ")
 
@@ -472,7 +240,6 @@ def test_few_clusters_and_a_dominant_one_come_with_cautions():
     assert "holds 100% of all trials" in dominant
 
 
-ALL_RIGHT = np.ones(40), np.repeat(np.arange(8), 5)
 NO_INTERVAL = [
     ([5, 5, 5], [5, 5, 5], "all answers are right, so the design effect is unknown"),
     ([0, 0], [3, 4], "all answers are wrong"),
@@ -491,73 +258,6 @@ def test_degenerate_counts_are_not_estimable_and_say_why(method, n_correct, n_tr
     assert result.proportion.estimate == sum(n_correct) / sum(n_trials)
     assert (result.design_effect, result.effective_n_trials) == (None, None)
     assert all(isfinite(number) for number in every_number(result))
-
-
-DEGENERATE_GEE = [
-    (*ALL_RIGHT, None, "all answers are right"),
-    ([1, 0, 1], ["a", "a", "a"], None, "1 cluster says nothing about others"),
-    (np.tile([1, 0], 8), np.repeat(np.arange(4), 4), None, "4 clusters are too few"),
-    (np.tile([1, 1, 0], 20), np.repeat(np.arange(20), 3), None, "clusters do not differ at all"),
-    (
-        np.tile([1, 1, 0], 20),
-        np.repeat(np.arange(20), 3),
-        {"x": np.tile([3.0, 4.0, 1.0], 20)},
-        "without contradiction, so a coefficient is infinite",
-    ),
-    (
-        np.r_[np.tile([1, 1, 0, 0, 1], 24)],
-        np.repeat(np.arange(24), 5),
-        {"x": np.r_[np.ones(5), np.zeros(115)]},
-        "one cluster alone determines a coefficient",
-    ),
-]
-
-
-@pytest.mark.parametrize(("right", "clusters", "covariates", "reason"), DEGENERATE_GEE)
-def test_gee_that_cannot_be_fitted_or_trusted_says_why(right, clusters, covariates, reason):
-    frame = None if covariates is None else pd.DataFrame(covariates)
-    fit = gee(right, clusters, covariates=frame)
-    assert not fit.accuracy_bias_reduced.is_estimable
-    assert reason in fit.accuracy_bias_reduced.reason
-    assert all(isfinite(number) for number in every_number(fit))
-
-
-def test_gee_with_few_clusters_advises_what_to_do_instead():
-    fit = gee(*judgements(TREATED[0][:8], TREATED[1][:8]))
-    reason = fit.coefficients[0].bias_reduced.reason
-    assert "have at least 10, use the Rao–Scott t interval" in reason
-
-
-def test_gee_under_forty_clusters_points_to_the_bias_reduced_error():
-    (caution,) = gee(*judgements(*TREATED)).cautions
-    assert "With 16 clusters (fewer than 40) the robust standard error is too small" in caution
-
-
-def test_an_impossible_working_correlation_is_not_estimable():
-    # Four answers can avoid each other so much, six cannot.
-    right, clusters = np.tile([1, 0], 43), np.repeat(np.arange(21), [4] * 20 + [6])
-    fit = gee(right, clusters, working_correlation="exchangeable")
-    assert not fit.accuracy_robust.is_estimable
-    assert "use independence" in fit.accuracy_robust.reason
-
-
-@pytest.mark.parametrize(
-    ("table", "reason"),
-    [
-        (np.eye(4), "4 readers and 4 cases are too few to resample"),
-        (np.ones((10, 20)), "all replicates are alike"),
-    ],
-)
-def test_a_bootstrap_without_a_spread_to_learn_from_says_why(table, reason):
-    result = two_way_bootstrap(table, rng=np.random.default_rng(0))
-    for interval in (result.percentile, result.basic, result.standard):
-        assert reason in interval.reason
-        assert interval.estimate == table.mean()
-
-
-def test_a_cluster_bootstrap_of_four_clusters_is_refused_with_advice():
-    result = cluster_bootstrap([1, 2, 3, 4], [5] * 4, rng=np.random.default_rng(0))
-    assert "have at least 5 of each, or speak of these only" in result.percentile.reason
 
 
 @pytest.mark.parametrize("table", [np.ones((5, 40)), np.zeros((5, 40)), np.ones((1, 1))])

@@ -17,7 +17,7 @@ from studies.metacognition import (
     type_2_roc,
 )
 from studies.roc import auc_from_counts, ordinal_ratings, rating_counts
-from tests.studies.test_roc import every_number
+from tests.studies.results import every_number
 
 # The counts of metadpy's tests and of its comparison with HMeta-d, 4 confidence levels.
 NOISE, SIGNAL = [52, 32, 35, 37, 26, 12, 4, 2], [2, 5, 15, 22, 33, 38, 40, 45]
@@ -304,7 +304,7 @@ def test_no_table_however_thin_gives_a_number_that_is_none():
             meta_d_prime(noise, signal, padding=0, fixed_criterion="absolute"),
         ]
         for one in found:
-            assert np.isfinite(every_number(one)).all()
+            assert np.isfinite(list(every_number(one))).all()
             assert not any(isinstance(x, float) and math.isnan(x) for x in every_number(one))
 
 

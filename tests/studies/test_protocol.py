@@ -1,9 +1,16 @@
+import hashlib
 import tomllib
 
 import pytest
 from pydantic import ValidationError
 
-from studies.protocol import Protocol, ProtocolError, load_protocol
+from studies.protocol import (
+    AnalysisPlan,
+    ExclusionRules,
+    Protocol,
+    ProtocolError,
+    load_protocol,
+)
 
 CONTRACT = """
 study_id = "first-light"
@@ -47,6 +54,65 @@ def test_a_written_protocol_reads_back_as_the_same_value_with_the_same_hash(tmp_
     assert again.protocol_hash == protocol.protocol_hash
 
 
+EVERYTHING = Protocol(
+    study_id="s-2",
+    title="T",
+    consent_text="C",
+    consent_version="2",
+    instructions="I",
+    seed=7,
+    n_participants=12,
+    n_trials=80,
+    confidence_points=4,
+    analysis=AnalysisPlan(
+        confidence_level=0.9,
+        primary="auc",
+        equivalence_margin=0.075,
+        secondary=("sensitivity", "drift", "class"),
+        index='a "column"',
+        looks=(5, 12),
+        spending="pocock",
+        exclusions=ExclusionRules(fewest_share=0.75, fastest_median_s=0.5, longest_run=20),
+    ),
+)
+
+
+def test_every_promise_reads_back_from_the_file(tmp_path):
+    EVERYTHING.write(tmp_path / "p.toml")
+    again = load_protocol(tmp_path / "p.toml")
+    assert again == EVERYTHING
+    assert again.protocol_hash == EVERYTHING.protocol_hash
+    # None of the fields has its default, so that none of them can have been left out.
+    for model in (again, again.analysis, again.analysis.exclusions):
+        fields = type(model).model_fields.items()
+        same = {name for name, field in fields if getattr(model, name) == field.default}
+        assert same <= {"question"}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        AnalysisPlan(),
+        AnalysisPlan(equivalence_margin=0.05),
+        AnalysisPlan(exclusions=ExclusionRules()),
+        AnalysisPlan(exclusions=ExclusionRules(longest_run=9)),
+        AnalysisPlan(looks=(2, 3, 4), spending="obrien-fleming"),
+    ],
+)
+def test_part_of_the_promises_reads_back_too(tmp_path, plan):
+    protocol = Protocol(study_id="s", analysis=plan)
+    protocol.write(tmp_path / "p.toml")
+    assert load_protocol(tmp_path / "p.toml") == protocol
+
+
+def test_a_plan_tests_at_one_less_its_confidence_and_has_rules_without_declaring_them():
+    assert AnalysisPlan(confidence_level=0.9).alpha == pytest.approx(0.1)
+    assert AnalysisPlan().exclusions is None
+    assert AnalysisPlan().rules == ExclusionRules(
+        fewest_share=1.0, fastest_median_s=None, longest_run=None
+    )
+
+
 def test_the_hash_does_not_depend_on_comments_order_or_spacing(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text(CONTRACT, encoding="utf-8")
@@ -65,8 +131,37 @@ def test_the_hash_of_a_known_protocol_never_changes():
     )
 
 
+def test_what_is_not_promised_has_no_part_in_the_hash():
+    # So that a protocol keeps its hash when later versions have more to promise.
+    protocol = Protocol(
+        study_id="s",
+        consent_text="C",
+        instructions="I",
+        analysis=AnalysisPlan(exclusions=ExclusionRules(longest_run=9)),
+    )
+    canonical = (
+        '{"analysis":{"confidence_level":0.95,"exclusions":{"fewest_share":1.0,"longest_run":9},'
+        '"primary":"accuracy"},"confidence_points":6,"consent_text":"C","consent_version":"1",'
+        '"instructions":"I","n_participants":6,"n_trials":40,"question":"authenticity","seed":1,'
+        '"study_id":"s","title":"Real or generated?"}'
+    )
+    assert protocol.protocol_hash == hashlib.sha256(canonical.encode()).hexdigest()
+
+
 @pytest.mark.parametrize(
-    "change", [{"seed": 2}, {"title": "Other"}, {"analysis": {"confidence_level": 0.9}}]
+    "change",
+    [
+        {"seed": 2},
+        {"title": "Other"},
+        {"analysis": {"confidence_level": 0.9}},
+        {"analysis": {"primary": "auc"}},
+        {"analysis": {"equivalence_margin": 0.05}},
+        {"analysis": {"secondary": ["drift"]}},
+        {"analysis": {"index": "consensus"}},
+        {"analysis": {"looks": [5, 10], "spending": "pocock"}},
+        {"analysis": {"exclusions": {}}},
+        {"analysis": {"exclusions": {"fewest_share": 0.5}}},
+    ],
 )
 def test_every_change_makes_another_hash(change):
     values = tomllib.loads(CONTRACT)
@@ -89,6 +184,13 @@ def test_an_unknown_key_of_the_analysis_is_refused_with_the_known_ones(refused):
     assert "`analysis.margin` is not a key of a protocol; use one of confidence_level" in refused(
         CONTRACT + "margin = 0.05\n"
     )
+
+
+def test_an_unknown_key_of_the_exclusions_is_refused_with_the_known_ones(refused):
+    assert (
+        "`analysis.exclusions.shortest` is not a key of a protocol; use one of fewest_share, "
+        "fastest_median_s, longest_run."
+    ) in refused(CONTRACT + "[analysis.exclusions]\nshortest = 1\n")
 
 
 def test_a_missing_study_id_is_refused(refused):
@@ -115,6 +217,41 @@ def test_a_value_that_is_not_allowed_is_refused_with_the_rule(refused, line, wor
     }
     name = line.split(" = ")[0]
     assert words in refused(CONTRACT.replace(line, f"{name} = {bad[name]}"))
+
+
+TWICE = "`analysis`: secondary names an outcome twice, or the primary one; name each once."
+INCREASING = "`analysis`: looks should increase and have at least two, the last at the end."
+SPENDING = (
+    '`analysis`: looks need a spending function ("obrien-fleming" or "pocock"), which needs looks.'
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('secondary = ["drift", "auc", "drift"]', TWICE),
+        ('secondary = ["auc", "d_prime"]\nprimary = "auc"', TWICE),
+        ('looks = [5, 5]\nspending = "pocock"', INCREASING),
+        ('looks = [10, 5]\nspending = "pocock"', INCREASING),
+        ('looks = [10]\nspending = "pocock"', INCREASING),
+        ("looks = [5, 10]", SPENDING),
+        ('spending = "pocock"', SPENDING),
+        ('looks = [1, 10]\nspending = "pocock"', "`analysis.looks.0` is 1, but should be greater"),
+        ('looks = [5, 10]\nspending = "wald"', "but should be 'obrien-fleming' or 'pocock'"),
+        ("equivalence_margin = 0", "`analysis.equivalence_margin` is 0, but should be greater tha"),
+        ("equivalence_margin = 0.5", "`analysis.equivalence_margin` is 0.5, but should be less th"),
+        ('primary = "d_prime"', "`analysis.primary` is 'd_prime', but should be 'accuracy', 'sens"),
+        ('secondary = ["beauty"]', "`analysis.secondary.0` is 'beauty', but should be 'sensitivi"),
+        ('index = ""', "`analysis.index` is '', but String should have at least 1 character"),
+        ("exclusions.fewest_share = 0", "`analysis.exclusions.fewest_share` is 0, but should be"),
+        ("exclusions.fewest_share = 75", "should be less than or equal to 1; change it."),
+        ("exclusions.fastest_median_s = 0", "fastest_median_s` is 0, but should be greater than 0"),
+        ("exclusions.longest_run = 1", "longest_run` is 1, but should be greater than or equal to"),
+        ("confidence_level = 0.5", "`analysis.confidence_level` is 0.5, but should be greater"),
+    ],
+)
+def test_a_plan_that_cannot_be_kept_is_refused_with_the_rule(refused, lines, words):
+    assert words in refused(f'study_id = "s"\n[analysis]\n{lines}\n')
 
 
 def test_a_file_that_is_not_toml_is_refused_with_its_line(refused):

@@ -6,26 +6,25 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 from scipy.special import ndtr
 from scipy.stats import norm
 
+from studies.binormal import binormal
 from studies.roc import (
     RocError,
     auc,
     auc_covariance,
     auc_from_counts,
-    binormal,
     delong_paired,
     delong_unpaired,
     empirical_roc,
     ordinal_ratings,
     rating_counts,
 )
+from tests.studies.results import limits
 
 # D1, pROC's tests/testthat/test-var.R: WFNS grades 1 to 5 of patients with good and poor outcome.
 WFNS_GOOD, WFNS_POOR = [37, 20, 3, 8, 4], [2, 12, 1, 8, 18]
-
 # Van Dyke et al. (1993), ratings 1 to 5 without and with disease (RJafroc, inst/MRMCRuns/VD).
 # Modality 1: counts, then a, b and AUC of the binormal fit (D8) and the empirical AUC (D5).
 VAN_DYKE = [
@@ -35,11 +34,6 @@ VAN_DYKE = [
     ([62, 3, 4, 0, 0], [2, 1, 1, 3, 38], 1.93, 0.202, 0.970, 0.97310789),
     ([39, 19, 9, 1, 1], [7, 7, 3, 5, 23], 1.06, 0.464, 0.833, 0.82979066),
 ]
-READER_4_MODALITY_2 = ([44, 21, 4, 0, 0], [0, 0, 1, 6, 38])
-
-
-def limits(estimate):
-    return estimate.ci_low, estimate.ci_high
 
 
 def scored(noise_counts, signal_counts):
@@ -47,21 +41,6 @@ def scored(noise_counts, signal_counts):
     ratings = np.arange(1, len(noise_counts) + 1)
     scores = np.concatenate([np.repeat(ratings, noise_counts), np.repeat(ratings, signal_counts)])
     return scores, np.arange(len(scores)) >= sum(noise_counts)
-
-
-def every_number(value):
-    """All numbers in a result, however deep."""
-    if isinstance(value, float | int):
-        return [value]
-    if isinstance(value, tuple):
-        return [number for part in value for number in every_number(part)]
-    if hasattr(value, "__dataclass_fields__"):
-        parts = [getattr(value, name) for name in value.__dataclass_fields__]
-        return [number for part in parts for number in every_number(part)]
-    return []
-
-
-# --- the ordinal scale ----------------------------------------------------------------------------
 
 
 def test_answer_and_confidence_become_one_scale_from_surest_real_to_surest_generated():
@@ -72,9 +51,6 @@ def test_answer_and_confidence_become_one_scale_from_surest_real_to_surest_gener
 def test_ratings_are_counted_by_truth():
     noise, signal = rating_counts([1, 1, 4, 2, 4], [0, 0, 0, 1, 1], 4)
     assert (noise.tolist(), signal.tolist()) == ([2, 0, 0, 1], [0, 1, 0, 1])
-
-
-# --- the empirical area ---------------------------------------------------------------------------
 
 
 def test_auc_and_delong_interval_match_proc_to_all_digits():
@@ -171,9 +147,6 @@ def test_a_curve_needs_both_kinds():
     assert empirical_roc([1, 2, 3], [1, 1, 1]) is None
 
 
-# --- two areas ------------------------------------------------------------------------------------
-
-
 def two_readers(rng, n_each=40):
     case = rng.standard_normal(2 * n_each)
     truth = np.arange(2 * n_each) >= n_each
@@ -245,183 +218,6 @@ def test_identical_and_perfect_readers_have_no_test():
     assert (perfect.difference.is_estimable, perfect.df) == (False, None)
     few = delong_paired([1, 2, 3], [3, 2, 1], [0, 0, 1])
     assert "at least 2 real and 2 generated" in few.difference.reason
-
-
-# --- the binormal curve ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("noise", "signal", "a", "b", "area", "empirical"), VAN_DYKE)
-def test_binormal_fits_match_the_printed_ones(noise, signal, a, b, area, empirical):
-    found = binormal(noise, signal)
-    assert found.a.estimate == pytest.approx(a, abs=5.01e-3)
-    assert found.b.estimate == pytest.approx(b, abs=5.01e-4)
-    assert found.auc.estimate == pytest.approx(area, abs=5.01e-4)
-
-
-def log_likelihood(parameters, noise, signal):
-    a, b, *cuts = parameters
-    if b <= 0 or np.any(np.diff(cuts) <= 0):
-        return -np.inf
-    cuts = np.r_[-np.inf, cuts, np.inf]
-    p, q = np.diff(ndtr(cuts)), np.diff(ndtr(b * cuts - a))
-    return float(np.sum(noise * np.log(p)) + np.sum(signal * np.log(q)))
-
-
-def random_ratings(rng, n_ratings=5, n=60):
-    a, b = rng.uniform(0, 2), rng.uniform(0.5, 1.5)
-    cuts = np.sort(rng.uniform(-1, 2, n_ratings - 1))
-    noise = np.bincount(np.digitize(rng.standard_normal(n), cuts), minlength=n_ratings)
-    signal = rng.normal(a / b, 1 / b, n)
-    return noise, np.bincount(np.digitize(signal, cuts), minlength=n_ratings)
-
-
-def test_no_other_curve_is_more_likely():
-    rng = np.random.default_rng(9)
-    n_compared = 0
-    for _ in range(12):
-        noise, signal = random_ratings(rng)
-        found = binormal(noise, signal)
-        if not found.is_estimable or found.n_ratings < 5:
-            continue
-        best = [found.a.estimate, found.b.estimate, *found.thresholds]
-        assert log_likelihood(best, noise, signal) == pytest.approx(found.log_likelihood)
-        other = minimize(
-            lambda x, n=noise, s=signal: -log_likelihood(x, n, s),
-            np.array(best) * 1.05,
-            method="Nelder-Mead",
-            options={"maxiter": 1500},
-        )
-        assert -other.fun <= found.log_likelihood + 1e-7
-        n_compared += 1
-    assert n_compared >= 6
-
-
-def test_standard_errors_are_those_of_the_curvature():
-    noise, signal, *_ = VAN_DYKE[0]
-    found = binormal(noise, signal)
-    best = np.array([found.a.estimate, found.b.estimate, *found.thresholds])
-    step, size = 1e-4, len(best)
-    hessian = np.empty((size, size))
-    units = step * np.eye(size)
-    for i in range(size):
-        for j in range(size):
-            hessian[i, j] = sum(
-                s * t * log_likelihood(best + s * units[i] + t * units[j], noise, signal)
-                for s in (1, -1)
-                for t in (1, -1)
-            ) / (4 * step**2)
-    errors = np.sqrt(np.diag(np.linalg.inv(-hessian)))
-    # Observed against expected information: alike, not equal.
-    assert found.a.standard_error == pytest.approx(errors[0], rel=0.1)
-    assert found.b.standard_error == pytest.approx(errors[1], rel=0.1)
-
-
-def test_equal_variances_are_the_ordered_probit_of_statsmodels():
-    module = pytest.importorskip(
-        "statsmodels.miscmodels.ordinal_model", reason="compares with statsmodels"
-    )
-    noise, signal, *_ = VAN_DYKE[0]
-    scores, truth = scored(noise, signal)
-    model = module.OrderedModel(scores, truth[:, None].astype(float), distr="probit")
-    theirs = model.fit(method="bfgs", disp=False, gtol=1e-9)
-    ours = binormal(noise, signal, equal_variance=True)
-    assert ours.a.estimate == pytest.approx(theirs.params[0], abs=1e-5)
-    assert ours.log_likelihood == pytest.approx(theirs.llf, abs=1e-8)
-    assert ours.thresholds == pytest.approx(
-        model.transform_threshold_params(theirs.params)[1:-1], abs=1e-5
-    )
-    assert ours.a.standard_error == pytest.approx(theirs.bse[0], rel=0.05)
-    assert (ours.b.estimate, ours.b.reason) == (1, "b was held at 1")
-    assert ours.log_likelihood < binormal(noise, signal).log_likelihood
-
-
-def test_parameters_of_simulated_readers_are_recovered():
-    rng = np.random.default_rng(5)
-    cuts, n = np.array([-0.5, 0.2, 0.8, 1.5, 2.2]), 200_000
-    noise = np.bincount(np.digitize(rng.standard_normal(n), cuts), minlength=6)
-    signal = np.bincount(np.digitize(rng.normal(1.5 / 0.7, 1 / 0.7, n), cuts), minlength=6)
-    found = binormal(noise, signal)
-    assert (found.a.estimate, found.b.estimate) == pytest.approx((1.5, 0.7), abs=0.02)
-    assert found.auc.estimate == pytest.approx(float(ndtr(1.5 / math.hypot(1, 0.7))), abs=0.003)
-    assert found.thresholds == pytest.approx(cuts, abs=0.02)
-
-
-def test_intervals_of_the_binormal_area_cover_the_truth():
-    rng = np.random.default_rng(12)
-    a, b, cuts = 1.2, 0.8, np.array([-0.3, 0.3, 0.9, 1.5])
-    truth = float(ndtr(a / math.hypot(1, b)))
-    p, q = np.diff(np.r_[0, ndtr(cuts), 1]), np.diff(np.r_[0, ndtr(b * cuts - a), 1])
-    found = [binormal(rng.multinomial(80, p), rng.multinomial(80, q)).auc for _ in range(80)]
-    estimable = [one for one in found if one.is_estimable]
-    assert len(estimable) >= 79
-    covered = np.mean([one.ci_low <= truth <= one.ci_high for one in estimable])
-    assert covered >= 0.89
-
-
-def test_the_interval_of_the_area_stays_inside_zero_and_one():
-    for noise, signal, *_ in VAN_DYKE:
-        found = binormal(noise, signal)
-        assert 0 < found.auc.ci_low < found.auc.estimate < found.auc.ci_high < 1
-        assert found.b.ci_low > 0
-
-
-def test_turning_the_scale_and_exchanging_the_kinds_gives_the_same_area():
-    noise, signal, *_ = VAN_DYKE[0]
-    one, other = binormal(noise, signal), binormal(signal[::-1], noise[::-1])
-    assert other.auc.estimate == pytest.approx(one.auc.estimate, abs=1e-6)
-    assert other.b.estimate == pytest.approx(1 / one.b.estimate, rel=1e-5)
-
-
-def test_a_rating_that_nobody_gave_changes_nothing():
-    noise, signal, *_ = VAN_DYKE[0]
-    one = binormal(noise, signal)
-    other = binormal([0, *noise[:2], 0, *noise[2:], 0], [0, *signal[:2], 0, *signal[2:], 0])
-    assert other == one
-    assert other.n_ratings == 5
-
-
-@pytest.mark.parametrize(
-    ("noise", "signal", "words"),
-    [
-        (*READER_4_MODALITY_2, "degenerate: no real picture was rated above a generated one"),
-        ([0, 0, 9], [9, 0, 0], "degenerate: no generated picture was rated above a real one"),
-        ([9, 3, 0], [2, 11, 0], "2 ratings were used, and a curve with unequal variances needs 3"),
-        ([0, 9, 0], [0, 9, 0], "one rating was given to every picture"),
-        ([0, 0, 0], [1, 2, 3], "no real picture was rated"),
-        ([0, 10, 0], [6, 0, 9], "as the signal's spread goes to infinity"),
-        ([6, 0, 9], [0, 10, 0], "as the signal's spread goes to zero"),
-    ],
-)
-def test_degenerate_ratings_are_not_estimable_and_say_why(noise, signal, words):
-    found = binormal(noise, signal)
-    assert not found.is_estimable
-    for estimate in (found.a, found.b, found.auc):
-        assert (estimate.estimate, estimate.ci_low) == (None, None)
-        assert words in estimate.reason
-
-
-def test_two_ratings_are_enough_for_equal_variances():
-    found = binormal([9, 3], [4, 12], equal_variance=True)
-    assert found.a.estimate == pytest.approx(float(norm.ppf(12 / 16) - norm.ppf(3 / 12)))
-
-
-def test_no_table_however_thin_gives_a_number_that_is_none():
-    rng = np.random.default_rng(10)
-    for _ in range(60):
-        n_ratings, concentration = int(rng.integers(2, 7)), rng.choice([0.2, 1, 3])
-        noise, signal = (
-            rng.multinomial(rng.choice([1, 4, 15, 300]), rng.dirichlet([concentration] * n_ratings))
-            for _ in range(2)
-        )
-        for found in (
-            binormal(noise, signal),
-            binormal(noise, signal, equal_variance=True),
-            auc_from_counts(noise, signal, logit_interval=True),
-        ):
-            assert np.isfinite(every_number(found)).all()
-
-
-# --- refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

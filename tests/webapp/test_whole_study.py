@@ -54,19 +54,19 @@ def test_export_and_report_hold_exactly_the_answers_that_the_bots_gave(
     }
     assert [counts["n"] for counts in record["participants"]] == [plan.n_trials] * 3
 
-    report, results = tmp_path / "report.html", tmp_path / "report.json"
+    report = tmp_path / "report"
     run(
         *("analyse", "--protocol", tmp_path / "protocol.toml", "--responses", table),
-        *("--out", report, "--json", results),
+        *("--out", report),
         command=studies_cli,
     )
     reported = {
-        reader["participant_id"]: {column: reader[column] for column in columns[:-1]}
+        reader["participant_id"]: {column: reader["detection"][column] for column in columns[:-1]}
         | {"n": reader["n_trials"]}
-        for reader in json.loads(results.read_text())["readers"]
+        for reader in json.loads((report / "results.json").read_text())["readers"]
     }
     assert reported == exported
-    html = report.read_text()
+    html = (report / "report.html").read_text()
     assert plan.protocol_hash[:12] in html
     for participant in exported:
         assert participant in html

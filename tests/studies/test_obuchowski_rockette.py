@@ -1,88 +1,45 @@
-import dataclasses
 import os
 import time
 import tracemalloc
-from itertools import permutations, product
+from itertools import permutations
 from math import isfinite, sqrt
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu, norm, ttest_rel
+from scipy.stats import norm, ttest_rel
 from scipy.stats import t as student_t
 
 from studies import crossed
 from studies.crossed import FEWEST_READERS
-from studies.mrmc import (
-    FEWEST_CASES,
-    MrmcError,
+from studies.mrmc import FEWEST_CASES, MrmcError
+from studies.obuchowski_rockette import (
+    obuchowski_rockette,
+    obuchowski_rockette_fixed_cases,
+    obuchowski_rockette_fixed_readers,
+    obuchowski_rockette_split_plot,
+)
+from studies.reader_figures import (
     ReaderFigures,
     auc_delong,
     auc_jackknife,
     auc_unbiased,
     jackknife,
-    obuchowski_rockette,
-    obuchowski_rockette_fixed_cases,
-    obuchowski_rockette_fixed_readers,
-    obuchowski_rockette_split_plot,
     percent_correct_jackknife,
     percent_correct_stratified,
     percent_correct_unbiased,
-    u_statistics_auc,
-    u_statistics_percent_correct,
 )
-from tests.studies.test_crossed import VAN_DYKE, a_table_like, random_table
-
-# ------------------------------------------------------------------------------ simulated studies
-
-
-def ratings(rng, n_readers, n_positive, n_negative, *, n_modalities=1, separation=1.2, step=0.0):
-    """Roe–Metz-like: readers, cases and their interaction are normal; five rating levels."""
-    shape = (n_modalities, n_readers)
-    skill = rng.normal(0, 0.25, (1, n_readers, 1)) + rng.normal(0, 0.1, (*shape, 1))
-    shift = separation + step * np.arange(n_modalities)[:, None, None]
-
-    def read(n_cases, mean):
-        cases = rng.normal(0, 0.6, n_cases) + rng.normal(0, 0.3, (n_modalities, 1, n_cases))
-        return mean + cases + rng.normal(0, 0.75, (*shape, n_cases))
-
-    latent = read(n_positive, shift + skill), read(n_negative, 0.0)
-    return tuple(np.digitize(one, [-0.5, 0.2, 0.8, 1.6]).astype(float) for one in latent)
-
-
-def answers(rng, n_readers, n_cases, *, n_modalities=1):
-    cases = rng.normal(0, 0.6, n_cases)
-    ease = 0.6 + rng.normal(0, 0.3, (n_modalities, n_readers, 1)) + cases
-    return (rng.random((n_modalities, n_readers, n_cases)) < norm.cdf(ease)).astype(float)
-
-
-def with_gaps(rng, table, share):
-    return np.where(rng.random(table.shape) < share, np.nan, table)
-
-
-def empirical_auc(positive, negative):
-    """By comparing all pairs. (T, R)"""
-    wins = positive[..., :, None] > negative[..., None, :]
-    ties = positive[..., :, None] == negative[..., None, :]
-    is_read = ~np.isnan(positive[..., :, None] + negative[..., None, :])
-    return (wins + 0.5 * ties).sum(axis=(-1, -2)) / is_read.sum(axis=(-1, -2))
-
-
-def numbers_in(value):
-    """All floats of a result, however deep."""
-    if dataclasses.is_dataclass(value):
-        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
-    if isinstance(value, tuple | list):
-        for item in value:
-            yield from numbers_in(item)
-    elif isinstance(value, float):
-        yield value
-
-
-# ----------------------------------------------------------------------- case D1: one AUC, DeLong
-
-# pROC, aSAH data, WFNS grade: how often grades 1 to 5 were given.
-GOOD_OUTCOME = np.repeat(np.arange(1.0, 6), (37, 20, 3, 8, 4))
-POOR_OUTCOME = np.repeat(np.arange(1.0, 6), (2, 12, 1, 8, 18))
+from studies.u_statistics import u_statistics_auc, u_statistics_percent_correct
+from tests.studies.results import every_number
+from tests.studies.test_crossed import VAN_DYKE, random_table
+from tests.studies.test_reader_figures import (
+    GOOD_OUTCOME,
+    POOR_OUTCOME,
+    answers,
+    nested_in_readers,
+    ratings,
+    tables_of_both_modalities,
+    with_gaps,
+)
 
 
 def test_case_d1_auc_and_delong_interval_of_one_reader():
@@ -94,14 +51,6 @@ def test_case_d1_auc_and_delong_interval_of_one_reader():
         (0.748534887819453, 0.898822835757783), abs=5e-16
     )
 
-
-def test_the_auc_is_the_mann_whitney_statistic():
-    wins = mannwhitneyu(POOR_OUTCOME, GOOD_OUTCOME).statistic
-    found = auc_jackknife(POOR_OUTCOME[None], GOOD_OUTCOME[None]).values
-    assert found[0, 0] == pytest.approx(wins / (72 * 41), rel=1e-14)
-
-
-# ---------------------------------------------------------- case D5: Van Dyke, analysis from AUCs
 
 # Printed by OR-DBM MRMC 2.51 (RJafroc, inst/IowaResults/VanDyke.txt) and by MRMCaov (docs/jss).
 AUCS = [
@@ -296,7 +245,7 @@ def test_case_d7_one_reader_is_refused_for_other_readers_and_answered_for_hersel
     assert difference.statistic == pytest.approx(-1.10, abs=5e-3)
     # The old program prints NaN for Cov2 here.
     assert (found.cov2, found.means[0].cov2, found.ms_reader) == (None, None, None)
-    assert all(isfinite(number) for number in numbers_in(found))
+    assert all(isfinite(number) for number in every_number(found))
 
 
 # Raw readings are GPL-3 (data/VanDyke.RData of brian-j-smith/MRMCaov), so they are not shipped.
@@ -324,8 +273,6 @@ def test_case_d5_from_the_raw_readings(figures_of, printed):
     assert covariances == pytest.approx(printed[:4], abs=5e-11)
     assert found.statistic == pytest.approx(printed[4], abs=5e-7)
 
-
-# ---------------------------------------------------- five modalities: FROC data of Zanca, as ROC
 
 # OR-DBM MRMC 2.51 printout (RJafroc, inst/Iowa/FedRoc.txt): 4 readers × 5 treatments, 200 cases.
 FED = [
@@ -396,40 +343,6 @@ def test_five_modalities_fixed_readers():
         assert mean.estimate.standard_error == pytest.approx(se, abs=2e-7)
 
 
-# ------------------------------------------------------ case C5: Van Dyke, percent correct, 2 × 5
-
-
-def tables_of_both_modalities():
-    """Two tables with the published counts, and answers in common that the covariances give away.
-
-    For percent correct, Cov1 and Cov3 are whole numbers of common right answers in disguise: of one
-    reader in both modalities, and of two readers. Swapping cases of one modality finds them.
-    """
-    one, other = (a_table_like(VAN_DYKE[name]).astype(int) for name in VAN_DYKE)
-    n_readers, n_cases = one.shape
-    p, q = one.mean(axis=1), other.mean(axis=1)
-    scale = n_readers * (n_cases - 1) * n_cases
-    same = round(0.0009943883 * scale + n_cases * (p @ q))
-    different = round(
-        0.0006604938 * scale * (n_readers - 1) + n_cases * (p.sum() * q.sum() - p @ q)
-    )
-
-    def distance(table):
-        together = (one * table).sum()
-        return abs(together - same) + abs(
-            one.sum(axis=0) @ table.sum(axis=0) - together - different
-        )
-
-    rng = np.random.default_rng(0)
-    while distance(other):
-        i, j = rng.integers(n_cases, size=2)
-        swapped = other.copy()
-        swapped[:, [i, j]] = other[:, [j, i]]
-        if distance(swapped) <= distance(other) or rng.random() < 0.02:
-            other = swapped
-    return np.array([one, other])
-
-
 @pytest.mark.parametrize("figures_of", [percent_correct_jackknife, percent_correct_unbiased])
 def test_case_c5_difference_of_two_modalities(figures_of):
     found = obuchowski_rockette(figures_of(tables_of_both_modalities()))
@@ -472,123 +385,6 @@ def test_case_c5_one_modality_is_that_of_crossed(modality, name):
             assert value == pytest.approx(other, rel=1e-12)
 
 
-def test_case_c5_standard_errors_of_gallas():
-    found = u_statistics_percent_correct(tables_of_both_modalities())
-    variances = [mean.unbiased_variance for mean in found.means]
-    assert np.sqrt(variances) == pytest.approx((0.0589374681, 0.0374165739), abs=5e-11)
-    assert found.means[0].design_effect == pytest.approx(5.3, abs=0.05)
-    assert found.differences[0].estimate.standard_error == pytest.approx(0.03780451, abs=5e-9)
-
-
-# --------------------------------------------------------------------- covariances by brute force
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_the_closed_jackknife_of_the_auc_is_that_of_leaving_cases_out(seed):
-    rng = np.random.default_rng(seed)
-    positive, negative = ratings(rng, 3, 9, 7, n_modalities=2)
-    if seed > 2:
-        positive, negative = with_gaps(rng, positive, 0.2), with_gaps(rng, negative, 0.2)
-    slow = jackknife(empirical_auc, positive, negative, name="AUC")
-    fast = auc_jackknife(positive, negative)
-    assert fast.values == pytest.approx(slow.values, abs=1e-14)
-    assert fast.covariance == pytest.approx(slow.covariance, abs=1e-15)
-    assert (fast.n_shared_cases == slow.n_shared_cases).all()
-    assert fast.fewest_cases == slow.fewest_cases
-    assert fast.independent_variance == pytest.approx(slow.independent_variance, abs=1e-15)
-
-
-@pytest.mark.parametrize("gaps", [0, 0.3])
-def test_the_closed_jackknife_of_percent_correct_is_that_of_leaving_cases_out(gaps):
-    rng = np.random.default_rng(1)
-    table = with_gaps(rng, answers(rng, 4, 20, n_modalities=2), gaps)
-    slow = jackknife(lambda one: np.nanmean(one, axis=-1), table, name="percent correct")
-    fast = percent_correct_jackknife(table)
-    assert fast.values == pytest.approx(slow.values, abs=1e-14)
-    assert fast.covariance == pytest.approx(slow.covariance, abs=1e-15)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_delong_covariances_are_those_of_placements_found_by_comparing_all_pairs(seed):
-    positive, negative = ratings(np.random.default_rng(seed), 3, 12, 9, n_modalities=2)
-    x, y = positive.reshape(6, -1), negative.reshape(6, -1)
-    wins = (x[:, :, None] > y[:, None]) + 0.5 * (x[:, :, None] == y[:, None])
-    covariance = np.cov(wins.mean(axis=2)) / 12 + np.cov(wins.mean(axis=1)) / 9
-    found = auc_delong(positive, negative)
-    assert found.covariance.reshape(6, 6) == pytest.approx(covariance, abs=1e-16)
-
-
-def unbiased_covariances_by_definition(positive, negative):
-    """A A' less the mean product of wins in pairs that share no case, over all of them."""
-    x, y = positive.reshape(-1, positive.shape[-1]), negative.reshape(-1, negative.shape[-1])
-    found = np.empty((len(x), len(x)))
-    for k, m in np.ndindex(found.shape):
-        wins = [
-            {
-                (i, j): (x[c, i] > y[c, j]) + 0.5 * (x[c, i] == y[c, j])
-                for i in range(x.shape[1])
-                for j in range(y.shape[1])
-                if not np.isnan(x[c, i] + y[c, j])
-            }
-            for c in (k, m)
-        ]
-        free = [
-            one * other
-            for (i, j), one in wins[0].items()
-            for (p, q), other in wins[1].items()
-            if i != p and j != q
-        ]
-        found[k, m] = np.prod([np.mean(list(one.values())) for one in wins]) - np.mean(free)
-    return found
-
-
-@pytest.mark.parametrize("gaps", [0, 0.25])
-def test_unbiased_covariances_of_the_auc_are_those_of_their_definition(gaps):
-    rng = np.random.default_rng(3)
-    positive, negative = (
-        with_gaps(rng, one, gaps) for one in ratings(rng, 2, 7, 6, n_modalities=2)
-    )
-    expected = unbiased_covariances_by_definition(positive, negative)
-    found = auc_unbiased(positive, negative).covariance.reshape(4, 4)
-    assert found == pytest.approx(expected, abs=1e-14)
-
-
-def test_few_and_many_different_ratings_take_different_ways_to_the_same_covariances():
-    rng = np.random.default_rng(4)
-    positive, negative = ratings(rng, 4, 60, 50)  # few: counts of ratings
-    jitter = 1e-6 * np.arange(110) * (rng.random((1, 4, 1)) + 1)
-    # Ratings in a different spacing are the same ratings; a sliver of noise breaks some ties.
-    few = auc_unbiased(positive, negative)
-    slow = unbiased_covariances_of_complete_tables(positive, negative)
-    assert few.covariance[0, :, 0] == pytest.approx(slow, abs=1e-14)
-    assert auc_unbiased(np.exp(positive), np.exp(negative)).covariance == pytest.approx(
-        few.covariance, abs=1e-15
-    )
-    broken = auc_unbiased(positive + jitter[..., :60], negative + jitter[..., 60:])
-    slow = unbiased_covariances_of_complete_tables(
-        positive + jitter[..., :60], negative + jitter[..., 60:]
-    )
-    assert broken.covariance[0, :, 0] == pytest.approx(slow, abs=1e-14)
-
-
-def unbiased_covariances_of_complete_tables(positive, negative):
-    x, y = positive[0], negative[0]
-    wins = (x[:, :, None] > y[:, None]) + 0.5 * (x[:, :, None] == y[:, None])
-    n, m = wins.shape[1:]
-    everything, rows, columns = wins.sum(axis=(1, 2)), wins.sum(axis=2), wins.sum(axis=1)
-    free = np.outer(everything, everything) - rows @ rows.T - columns @ columns.T
-    free = free + np.einsum("rij,sij->rs", wins, wins)
-    means = wins.mean(axis=(1, 2))
-    return np.outer(means, means) - free / (n * (n - 1) * m * (m - 1))
-
-
-def test_jackknife_delong_and_unbiased_covariances_agree_on_many_cases():
-    positive, negative = ratings(np.random.default_rng(5), 4, 400, 400, n_modalities=2)
-    one, two, three = (f(positive, negative) for f in (auc_jackknife, auc_delong, auc_unbiased))
-    assert two.covariance == pytest.approx(one.covariance, rel=0.01, abs=2e-6)
-    assert three.covariance == pytest.approx(one.covariance, rel=0.01, abs=2e-6)
-
-
 def test_any_figure_of_merit_can_be_jackknifed_such_as_d_prime():
     positive, negative = ratings(np.random.default_rng(6), 5, 40, 40)
 
@@ -606,18 +402,6 @@ def test_any_figure_of_merit_can_be_jackknifed_such_as_d_prime():
     variances = np.einsum("trtr->tr", figures.covariance)
     assert variances == pytest.approx(delta, rel=0.12)
     assert obuchowski_rockette(figures).means[0].estimate.is_estimable
-
-
-def test_a_figure_of_merit_that_one_case_can_break_is_refused():
-    with pytest.raises(
-        MrmcError, match="d′ is not finite without case 1 of table 1; its jackknife"
-    ):
-        jackknife(
-            lambda one: norm.ppf(one.mean(axis=-1)), np.tile([1.0, 0.0, 0.0], (2, 1)), name="d′"
-        )
-
-
-# ----------------------------------------------------------------------- the analysis of variance
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -675,181 +459,7 @@ def test_relabelling_readers_and_cases_changes_nothing():
             rng.permutation(positive[:, who], axis=2), rng.permutation(negative[:, who], axis=2)
         )
     )
-    assert list(numbers_in(other)) == pytest.approx(list(numbers_in(one)), rel=1e-9, abs=1e-15)
-
-
-def test_ratings_turned_round_turn_the_auc_round_and_leave_its_covariances():
-    positive, negative = ratings(np.random.default_rng(10), 4, 20, 15)
-    for figures_of in (auc_jackknife, auc_delong, auc_unbiased):
-        one, other = figures_of(positive, negative), figures_of(-positive, -negative)
-        swapped = figures_of(negative, positive)
-        assert other.values == pytest.approx(1 - one.values, abs=1e-14)
-        assert other.covariance == pytest.approx(one.covariance, abs=1e-15)
-        assert swapped.covariance == pytest.approx(one.covariance, abs=1e-15)
-
-
-def test_two_ratings_make_the_auc_half_of_sensitivity_plus_specificity():
-    rng = np.random.default_rng(11)
-    yes = rng.random((3, 30)) < 0.7
-    no = rng.random((3, 25)) < 0.4
-    found = auc_delong(yes, no)
-    sensitivity, specificity = percent_correct_jackknife(yes), percent_correct_jackknife(~no)
-    assert found.values == pytest.approx((sensitivity.values + specificity.values) / 2, abs=1e-14)
-    assert found.covariance == pytest.approx(
-        (sensitivity.covariance + specificity.covariance) / 4, abs=1e-15
-    )
-
-
-# -------------------------------------------------------------- Gallas' U-statistics and identity
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_gallas_and_obuchowski_rockette_are_one_for_percent_correct(seed):
-    rng = np.random.default_rng(seed)
-    table = answers(rng, rng.integers(2, 8), rng.integers(3, 50), n_modalities=2)
-    analysis = obuchowski_rockette(percent_correct_unbiased(table))
-    check_identity(analysis, u_statistics_percent_correct(table), table.shape[1])
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_gallas_and_obuchowski_rockette_are_one_for_the_auc(seed):
-    rng = np.random.default_rng(seed)
-    sizes = rng.integers(3, 25, size=2)
-    tables = ratings(rng, rng.integers(2, 8), *sizes, n_modalities=2)
-    analysis = obuchowski_rockette(auc_unbiased(*tables))
-    check_identity(analysis, u_statistics_auc(*tables), tables[0].shape[1])
-
-
-def check_identity(analysis, gallas, n_readers):
-    for mean, one in zip(analysis.means, gallas.means, strict=True):
-        assert one.estimate.estimate == pytest.approx(mean.estimate.estimate, rel=1e-12)
-        assert one.unbiased_variance == pytest.approx(
-            mean.ms_reader / n_readers + mean.cov2, abs=1e-13
-        )
-        if mean.estimate.is_estimable:
-            assert one.estimate.standard_error == pytest.approx(
-                mean.estimate.standard_error, rel=1e-8
-            )
-            if mean.design_effect:
-                assert one.design_effect == pytest.approx(mean.design_effect, rel=1e-6)
-    (difference,), (other,) = gallas.differences, analysis.differences
-    assert difference.modalities == (0, 1)
-    variance = analysis.ms_modality_reader + n_readers * (analysis.cov2 - analysis.cov3)
-    assert difference.unbiased_variance == pytest.approx(2 * variance / n_readers, abs=1e-13)
-    if other.estimate.is_estimable:
-        assert difference.estimate.standard_error == pytest.approx(
-            other.estimate.standard_error, rel=1e-8
-        )
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_gallas_variance_of_incomplete_tables_is_that_of_its_definition(seed):
-    rng = np.random.default_rng(seed)
-    table = with_gaps(rng, answers(rng, 4, 8, n_modalities=2), 0.3)
-    readings = [
-        [(r, n, one[r, n]) for r, n in np.ndindex(one.shape) if not np.isnan(one[r, n])]
-        for one in table
-    ]
-
-    def covariance(one, other):
-        free = [x * y for r, i, x in one for s, j, y in other if r != s and i != j]
-        return np.mean([x for *_, x in one]) * np.mean([y for *_, y in other]) - np.mean(free)
-
-    (a, b), found = readings, u_statistics_percent_correct(table)
-    assert found.n_readings == (len(a), len(b))
-    assert found.means[0].unbiased_variance == pytest.approx(covariance(a, a), abs=1e-14)
-    assert found.differences[0].unbiased_variance == pytest.approx(
-        covariance(a, a) + covariance(b, b) - 2 * covariance(a, b), abs=1e-14
-    )
-
-
-def test_gallas_variance_of_incomplete_ratings_is_that_of_its_definition():
-    rng = np.random.default_rng(1)
-    x, y = (with_gaps(rng, one, 0.3) for one in ratings(rng, 3, 6, 5, n_modalities=2))
-    pairs = [
-        [
-            (r, i, j, (one[r, i] > other[r, j]) + 0.5 * (one[r, i] == other[r, j]))
-            for r, i in np.ndindex(one.shape)
-            for j in range(other.shape[1])
-            if not np.isnan(one[r, i] + other[r, j])
-        ]
-        for one, other in zip(x, y, strict=True)
-    ]
-
-    def moments(one, other):
-        mean, mean_other = np.mean([w for *_, w in one]), np.mean([w for *_, w in other])
-        free = [
-            (w, v) for r, i, j, w in one for s, p, q, v in other if r != s and i != p and j != q
-        ]
-        raw = mean * mean_other - np.mean([w * v for w, v in free])
-        return raw, -np.mean([(w - mean) * (v - mean_other) for w, v in free])
-
-    (a, b), found = pairs, u_statistics_auc(x, y)
-    expected = np.array(moments(a, a)) + moments(b, b) - 2 * np.array(moments(a, b))
-    for statistic, (raw, centred) in (
-        (found.means[0], moments(a, a)),
-        (found.differences[0], expected),
-    ):
-        assert statistic.unbiased_variance == pytest.approx(raw, abs=1e-14)
-        # The standard error is of the centred one, or of the readers' share where that is larger.
-        assert statistic.estimate.standard_error**2 >= centred - 1e-14
-
-
-def test_centring_tames_the_variance_of_readers_with_unequal_loads():
-    rng = np.random.default_rng(12)
-    raw, used, estimates = [], [], []
-    for _ in range(120):
-        table = answers(rng, 8, 60)
-        table = np.where(rng.random(table.shape) < np.linspace(0, 0.75, 8)[:, None], np.nan, table)
-        mean = u_statistics_percent_correct(table).means[0]
-        raw.append(mean.unbiased_variance)
-        used.append(mean.estimate.standard_error**2)
-        estimates.append(mean.estimate.estimate)
-    assert np.mean(np.array(raw) < 0) > 0.1
-    assert np.std(used) < 0.5 * np.std(raw)
-    assert np.mean(used) == pytest.approx(np.var(estimates), rel=0.3)
-
-
-def test_where_readers_do_not_differ_and_share_no_case_readings_are_independent():
-    rng = np.random.default_rng(13)
-    table = np.full((10, 400), np.nan)
-    for reader in range(10):
-        table[reader, 40 * reader : 40 * reader + 40] = rng.random(40) < 0.8
-    found = u_statistics_percent_correct(table).means[0]
-    assert found.design_effect == pytest.approx(1, abs=0.5)
-
-
-def test_u_statistics_need_no_reader_to_have_read_both_modalities():
-    rng = np.random.default_rng(14)
-    table = answers(rng, 8, 50, n_modalities=2)
-    table[0, :4] = table[1, 4:] = np.nan
-    found = u_statistics_percent_correct(table)
-    assert found.differences[0].estimate.is_estimable
-    with pytest.raises(MrmcError, match="reader 1 read 0 cases in modality 1; a figure with a var"):
-        percent_correct_unbiased(table)
-
-
-def test_modalities_with_neither_readers_nor_cases_in_common_are_independent():
-    table = np.full((2, 8, 100), np.nan)
-    one = answers(np.random.default_rng(15), 4, 50, n_modalities=2)
-    table[0, :4, :50], table[1, 4:, 50:] = one
-    found = u_statistics_percent_correct(table)
-    variances = [mean.estimate.standard_error**2 for mean in found.means]
-    assert found.differences[0].estimate.standard_error ** 2 == pytest.approx(
-        sum(variances), rel=1e-9
-    )
-
-
-# ------------------------------------------------------ nested, split-plot and incomplete designs
-
-
-def nested_in_readers(table):
-    """The same readings, told to be of other cases for each reader."""
-    n_modalities, n_readers, n_cases = table.shape
-    found = np.full((n_modalities, n_readers, n_readers * n_cases), np.nan)
-    for reader in range(n_readers):
-        found[:, reader, reader * n_cases : (reader + 1) * n_cases] = table[:, reader]
-    return found
+    assert list(every_number(other)) == pytest.approx(list(every_number(one)), rel=1e-9, abs=1e-15)
 
 
 def nested_in_modalities(table):
@@ -945,7 +555,7 @@ def test_one_group_of_all_readers_is_no_split_plot():
     figures = auc_jackknife(*ratings(np.random.default_rng(19), 5, 20, 20, n_modalities=2))
     one = obuchowski_rockette_split_plot(figures, ["a"] * 5)
     other = obuchowski_rockette(figures)
-    assert list(numbers_in(one)) == pytest.approx(list(numbers_in(other)), rel=1e-12)
+    assert list(every_number(one)) == pytest.approx(list(every_number(other)), rel=1e-12)
 
 
 def test_blocks_that_differ_widen_the_ungrouped_interval_and_not_the_grouped_one():
@@ -976,43 +586,6 @@ def test_groups_must_be_named_for_each_reader():
         obuchowski_rockette_split_plot(figures, [0, 0, 1])
 
 
-def test_unbiased_covariances_of_percent_correct_are_unbiased_where_readings_are_missing():
-    # Reader 1 read cases 1 to 3, reader 2 cases 2 to 4; all that can happen, by its probability.
-    both_right, one_right, other_right = 0.5, 0.2, 0.1
-    together = {(1, 1): both_right, (1, 0): one_right, (0, 1): other_right, (0, 0): 0.2}
-    expected = np.zeros((2, 2))
-    for first, second, third, fourth in product((0, 1), together, together, (0, 1)):
-        chance = together[second] * together[third]
-        chance *= 0.7 if first else 0.3
-        chance *= 0.6 if fourth else 0.4
-        table = [[first, second[0], third[0], np.nan], [np.nan, second[1], third[1], fourth]]
-        expected += chance * percent_correct_unbiased(table).covariance[0, :, 0]
-    covariance = 2 * (both_right - 0.7 * 0.6) / 9
-    assert expected == pytest.approx(
-        np.array([[0.7 * 0.3 / 3, covariance], [covariance, 0.6 * 0.4 / 3]]), abs=1e-15
-    )
-
-
-def test_readers_who_share_no_case_have_no_covariance_of_percent_correct():
-    table = nested_in_readers(answers(np.random.default_rng(25), 3, 20))
-    covariance = percent_correct_unbiased(table).covariance[0, :, 0]
-    assert (covariance[~np.eye(3, dtype=bool)] == 0).all()
-
-
-# ---------------------------------------------------------------------------- cases fixed by kind
-
-
-def test_stratified_covariances_are_those_of_the_kinds_weighted_by_their_shares():
-    table = answers(np.random.default_rng(26), 4, 50)
-    kinds = np.arange(50) < 20
-    found = percent_correct_stratified(table, kinds)
-    parts = [percent_correct_jackknife(table[..., kinds == kind]) for kind in (True, False)]
-    assert found.values == pytest.approx(table.mean(axis=-1), abs=1e-14)
-    assert found.covariance == pytest.approx(
-        0.4**2 * parts[0].covariance + 0.6**2 * parts[1].covariance, abs=1e-16
-    )
-
-
 def test_fixing_the_kinds_narrows_the_interval_of_readers_better_at_one():
     rng = np.random.default_rng(27)
     is_easy = np.arange(100) < 50
@@ -1021,17 +594,6 @@ def test_fixing_the_kinds_narrows_the_interval_of_readers_better_at_one():
     tight = obuchowski_rockette(percent_correct_stratified(table, is_easy)).means[0].estimate
     assert tight.estimate == pytest.approx(loose.estimate, abs=1e-12)
     assert tight.standard_error < 0.8 * loose.standard_error
-
-
-def test_kinds_must_be_named_for_each_case_and_seen_twice_by_each_reader():
-    table = answers(np.random.default_rng(28), 3, 20)
-    with pytest.raises(MrmcError, match="name one kind for each"):
-        percent_correct_stratified(table, np.arange(19))
-    with pytest.raises(MrmcError, match=r"reader 1 read 1 cases of kind 7 in modality 1"):
-        percent_correct_stratified(table, np.where(np.arange(20) == 3, 7, 1))
-
-
-# ----------------------------------------------------------------- degenerate tables and refusals
 
 
 def all_analyses(figures):
@@ -1057,7 +619,7 @@ def degenerate_tables():
 
 
 def check_is_honest(found):
-    assert all(isfinite(number) for number in numbers_in(found))
+    assert all(isfinite(number) for number in every_number(found))
     for one in (*found.means, *found.differences):
         if not one.estimate.is_estimable:
             assert one.estimate.reason
@@ -1119,58 +681,6 @@ def test_few_readers_and_few_cases_are_cautioned_against():
     assert u_statistics_percent_correct(answers(rng, 3, 8)).cautions == few.cautions[:2]
 
 
-REFUSALS = [
-    (lambda: percent_correct_jackknife(np.full((3, 9), 4)), r"right \(1\) or wrong \(0\), NaN wh"),
-    (
-        lambda: percent_correct_jackknife(np.ones(9)),
-        r"shape \(9,\) is not \(modalities ×\) readers",
-    ),
-    (lambda: percent_correct_jackknife(np.ones((3, 0))), "one row for each reader and one column"),
-    (lambda: percent_correct_jackknife(np.ones((3, 1))), "reader 1 read 1 cases in modality 1"),
-    (lambda: auc_jackknife(np.ones((3, 1)), np.ones((3, 5))), "read 1 cases that are positive in"),
-    (lambda: auc_jackknife(np.ones((3, 5)), np.ones((3, 1))), "read 1 cases that are negative in"),
-    (lambda: auc_jackknife(np.ones((3, 5)), np.ones((2, 5))), "the same modalities and readers in"),
-    (lambda: auc_jackknife(np.full((3, 5), np.inf), np.ones((3, 5))), "give finite numbers, and"),
-    (
-        lambda: auc_delong(np.array([[1, 2, np.nan], [1, 2, 3]]), np.ones((2, 3))),
-        "use the jackknife or the unbiased covariances",
-    ),
-    (
-        lambda: obuchowski_rockette(percent_correct_jackknife(np.eye(4)), confidence_level=95),
-        r"give a fraction such as 0\.95",
-    ),
-    (
-        lambda: u_statistics_percent_correct(np.ones((1, 9))),
-        "modality 1 has readings of 1 readers; of other readers something can be said from 2",
-    ),
-    (
-        lambda: u_statistics_percent_correct(np.ones((3, 1))),
-        "modality 1 has readings of 1 cases; of other cases something can be said from 2",
-    ),
-    (
-        lambda: u_statistics_auc(np.ones((3, 1)), np.ones((3, 4))),
-        "modality 1 has readings of 1 positive cases",
-    ),
-    (
-        lambda: u_statistics_percent_correct(np.eye(3), confidence_level=0),
-        "give a fraction such as",
-    ),
-    (
-        lambda: jackknife(lambda one: one.mean(), np.ones((2, 3)), name="mean"),
-        r"mean has shape \(\) or is not finite; a figure of merit gives one number for each of 1",
-    ),
-]
-
-
-@pytest.mark.parametrize(("attempt", "words"), REFUSALS)
-def test_what_cannot_be_analysed_is_refused_with_advice(attempt, words):
-    with pytest.raises(MrmcError, match=words):
-        attempt()
-
-
-# --------------------------------------------------------------------------------------- coverage
-
-
 def covered(estimate, truth):
     return estimate.is_estimable and estimate.ci_low <= truth <= estimate.ci_high
 
@@ -1228,9 +738,6 @@ def test_intervals_cover_the_truth_where_answers_are_missing():
             found[which] += covered(obuchowski_rockette(figures_of(table)).means[0].estimate, truth)
         found[2] += covered(u_statistics_percent_correct(table).means[0].estimate, truth)
     assert ((found / n_studies >= 0.915) & (found / n_studies <= 0.98)).all()
-
-
-# ------------------------------------------------------------------------------------------ speed
 
 
 def timed(function):
