@@ -116,7 +116,7 @@ def train_judge(known: LabelledImages, minutes: float, seed: int = 0) -> Judge:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         labels = rng.choice(present, size=recipe.batch_size)
         chosen = [int(rng.choice(by_class[k])) for k in labels]
-        latents, _ = augmented(
+        latents, _, _ = augmented(
             latents_from_images(fit.images[chosen]), generator, recipe.augmentation, ground
         )
         for group in optimizer.param_groups:

@@ -259,7 +259,28 @@ def explained() -> str:
     return "\n".join(lines + [f"| {name} | {value} |" for name, value in rows.items()])
 
 
+def statistics() -> str:
+    """How long a report and its heaviest part take, and how that grows."""
+    results = bench("studies_speed")
+    lines = ["| | wall time, s | peak memory, GiB |", "| --- | ---: | ---: |"]
+    for key, what in (("large", "accuracy and two areas"), ("report", "a full report")):
+        one = results[key]
+        size = f"{one['n_readers']} readers × {one['n_cases']:,} cases"
+        lines.append(f"| {what}, {size} | {one['wall_s']:.1f} | {one['peak_gib']:.2f} |")
+    lines += [
+        "",
+        "| growth with judgements | slope | slope, last decade |",
+        "| --- | ---: | ---: |",
+    ]
+    for growing, of_method in results["growth"].items():
+        for method, one in of_method.items():
+            slopes = f"{one['slope']:.2f} | {one['slope_last_decade']:.2f}"
+            lines.append(f"| {method}, {growing} | {slopes} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "statistics": statistics,
     "explanations": explained,
     "rules": rules,
     "ratios": ratios,

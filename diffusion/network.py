@@ -2,8 +2,8 @@
 
 It is cut in two. The *trunk* sees the noised image, the *decoder* is told the class; a *head* on
 the trunk names the class at once. To classify, the trunk is told nothing, so that all classes share
-one pass of it. To draw, it may be told class and look as the decoder is: nothing is shared then,
-and a decoder of few layers need not paint the class alone.
+one pass of it. To draw, it may be told the class too: nothing is shared then, and a decoder of few
+layers need not paint the class alone.
 
 Shapes: B noised images; U units, each one image under one class; C, H, W are channels, height and
 width of the latents; K classes; F features of the head.
@@ -118,33 +118,13 @@ class ResidualBlock(nn.Module):
         return features + self.conv_out(self.dropout(hidden))
 
 
-class WienerFilter(nn.Module):
-    """A linear denoiser of each patch, its gains set by the noise level.
-
-    At low noise most of a patch's components are noise and nothing else. Without this the U-Net has
-    to learn to pass them through all its layers first, which took it ever longer the more else it
-    was asked to learn.
-    """
-
-    def __init__(self, n_patch: int, n_embedding: int) -> None:
-        super().__init__()
-        self.analysis = nn.Conv2d(n_patch, n_patch, 1, bias=False)
-        nn.init.orthogonal_(self.analysis.weight)
-        self.gain = nn.Linear(n_embedding, n_patch)
-        self.synthesis = nn.Conv2d(n_patch, n_patch, 1)
-        _start_at_zero(self.synthesis)
-
-    def forward(self, patches: Tensor, embedding: Tensor) -> Tensor:
-        """(B, n_patch, h, w), (B, n_embedding) -> (B, n_patch, h, w)"""
-        gain = 1 + self.gain(embedding)[:, :, None, None]
-        return self.synthesis(gain * self.analysis(patches))
-
-
 class FineStem(nn.Module):
     """Features at twice the patches' resolution, where granules and chromatin can be told apart.
 
     The patches' own stem is linear: what distinguishes one texture from another within a patch has
-    to be found here.
+    to be found here. At low noise nearly all that can be said of a pixel is said by its neighbours,
+    so the fine features also go straight to the output. Without that the U-Net has to pass every
+    patch through all its layers, and what it draws is grainy.
     """
 
     def __init__(
@@ -161,10 +141,22 @@ class FineStem(nn.Module):
         self.block = ResidualBlock(fine, n_embedding, dropout=0.0)
         self.leave = nn.Conv2d(fine, coarse, 3, 2, padding=1)
         _start_at_zero(self.leave)
+        self.norm = nn.GroupNorm(16, fine)
+        self.output = nn.Conv2d(fine, n_channels * stride**2, 3, padding=1)
+        _start_at_zero(self.output)
+        self._stride = stride
 
-    def forward(self, scaled: Tensor, embedding: Tensor) -> Tensor:
-        """(B, C, H, W), (B, n_embedding) -> (B, coarse, h, w)"""
-        return cast(Tensor, self.leave(F.silu(self.block(self.enter(scaled), embedding))))
+    def features(self, scaled: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, H, W), (B, n_embedding) -> (B, fine, 2h, 2w)"""
+        return cast(Tensor, self.block(self.enter(scaled), embedding))
+
+    def coarse(self, features: Tensor) -> Tensor:
+        """What joins the patches' stem. (B, fine, 2h, 2w) -> (B, coarse, h, w)"""
+        return cast(Tensor, self.leave(F.silu(features)))
+
+    def detail(self, features: Tensor) -> Tensor:
+        """What joins the output. (B, fine, 2h, 2w) -> (B, C, H, W)"""
+        return F.pixel_shuffle(self.output(F.silu(self.norm(features))), self._stride)
 
 
 class Lateral(nn.Module):
@@ -214,8 +206,9 @@ class CellDenoiser(ModelMixin, ConfigMixin):
     less, and `len(widths) + 1` is a shared network whose last convolution has an output a class.
     benchmarks/conditioning.py compares them.
 
-    With `trunk_can_be_told` there are tables of what a trunk that draws is told; they start at
-    zero, where telling changes nothing. Networks from before they existed have none.
+    With `trunk_can_be_told` there is a table of what a trunk that draws is told of the class. That
+    cells are to look as in the training set goes without saying: it is never told in training of
+    any others.
     """
 
     config_name = "config.json"
@@ -275,7 +268,6 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         n_outputs = n_classes + 1 if n_shared_stages > len(widths) else 1
         self.output = nn.Conv2d(widths[0], n_outputs * n_patch, 3, padding=1)
         _start_at_zero(self.output)
-        self.wiener = WienerFilter(n_patch, n_embedding)
 
         n_pooled = sum(widths[-2:])
         self.head_norm = nn.LayerNorm(n_pooled)
@@ -283,36 +275,24 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         self.head_drop = nn.Dropout(head_dropout)
         self.head = nn.Linear(N_FEATURES, n_classes)
 
-        # Last: from one seed all other weights are drawn alike, with these tables or without.
+        # Last: from one seed all other weights are drawn alike, with this table or without.
         self.trunk_class: nn.Embedding | None = None
-        self.trunk_appearance: nn.Linear | None = None
         if trunk_can_be_told:
             self.trunk_class = nn.Embedding(n_classes + 1, n_embedding)
-            self.trunk_appearance = nn.Linear(N_APPEARANCE + 1, n_embedding, bias=False)
-            _start_at_zero(self.trunk_class)
-            _start_at_zero(self.trunk_appearance)
 
     # --- the parts
 
-    def told_trunk(
-        self, class_labels: Tensor, appearance: Tensor | Appearance = "clean"
-    ) -> Tensor | None:
-        """What `share` adds where the trunk is told class and look as the decoder is.
+    def told_trunk(self, class_labels: Tensor) -> Tensor | None:
+        """What `share` adds where the trunk is told to draw cells of these classes.
 
         Args:
             class_labels: integers, `n_classes` where the class is unknown. (B,)
-            appearance: as for `finish`. (B, 1 + N_APPEARANCE)
 
         Returns:
             An addition to the embedding of the noise level, (B, n_embedding); None for a network
             whose trunk cannot be told.
         """
-        if self.trunk_class is None or self.trunk_appearance is None:
-            return None
-        if isinstance(appearance, str):
-            appearance = self._appearance(len(class_labels), appearance, class_labels.device)
-        told: Tensor = self.trunk_class(class_labels) + self.trunk_appearance(appearance)
-        return told
+        return None if self.trunk_class is None else cast(Tensor, self.trunk_class(class_labels))
 
     def share(self, scaled: Tensor, timesteps: Tensor, told: Tensor | None = None) -> Shared:
         """The stages of the trunk: what all classes share, as long as it is told nothing.
@@ -335,17 +315,23 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         if told is not None:
             embedding = embedding + told
         embedding = F.silu(embedding)
-        patches = self._patches(scaled)
-        levels = self.encode(scaled, patches, embedding)
+        patches, fine = self._patches(scaled), self.fine_stem.features(scaled, embedding)
+        levels = self.encode(patches, fine, embedding)
         features, rest = self._lateral(levels, patches)
         for stage in range(1, min(self.config.n_shared_stages, len(levels) + 1)):
             features, rest = self._decode_level(stage, features, rest, embedding)
-        filtered = self.wiener(patches, embedding)
-        return waves, self._head_features(levels), filtered, features, *rest
+        detail = self.fine_stem.detail(fine)
+        return waves, self._head_features(levels), detail, features, *rest
 
-    def encode(self, scaled: Tensor, patches: Tensor, embedding: Tensor) -> list[Tensor]:
-        """Features of each level of the encoder, fine to coarse."""
-        features = self.stem(patches) + self.fine_stem(scaled, embedding)
+    def encode(self, patches: Tensor, fine: Tensor, embedding: Tensor) -> list[Tensor]:
+        """Features of each level of the encoder, fine to coarse.
+
+        Args:
+            patches: (B, n_patch, h, w)
+            fine: from the fine stem. (B, stem_width, 2h, 2w)
+            embedding: (B, n_embedding)
+        """
+        features = self.stem(patches) + self.fine_stem.coarse(fine)
         levels = []
         for level, blocks in enumerate(self.encoder):
             if level > 0:
@@ -381,11 +367,11 @@ class CellDenoiser(ModelMixin, ConfigMixin):
             waves, scaled = shared
             embedding = F.silu(self._embedding(waves[rows], class_labels, appearance))
             scaled = scaled[rows]
-            patches = self._patches(scaled)
-            features, rest = self._lateral(self.encode(scaled, patches, embedding), patches)
-            filtered = self.wiener(patches, embedding)
+            patches, fine = self._patches(scaled), self.fine_stem.features(scaled, embedding)
+            features, rest = self._lateral(self.encode(patches, fine, embedding), patches)
+            detail = self.fine_stem.detail(fine)
         else:
-            waves, _, filtered, features, *rest = (tensor[rows] for tensor in shared)
+            waves, _, detail, features, *rest = (tensor[rows] for tensor in shared)
             embedding = F.silu(self._embedding(waves, class_labels, appearance))
         for stage in range(max(n_shared, 1), n_levels + 1):
             features, rest = self._decode_level(stage, features, rest, embedding)
@@ -393,7 +379,7 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         if n_shared > n_levels:
             each = decoded.unflatten(1, (self.config.n_classes + 1, -1))
             decoded = each[torch.arange(len(rows), device=rows.device), class_labels]
-        return F.pixel_shuffle(decoded + filtered, self.config.patch_size)
+        return F.pixel_shuffle(decoded, self.config.patch_size) + detail
 
     def _patches(self, scaled: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, n_patch, h, w)"""
@@ -441,7 +427,9 @@ class CellDenoiser(ModelMixin, ConfigMixin):
         return [
             self.embed_noise,
             self.stem,
-            self.fine_stem,
+            self.fine_stem.enter,
+            self.fine_stem.block,
+            self.fine_stem.leave,
             self.encoder,
             self.downs,
             self.head_norm,
@@ -493,7 +481,9 @@ class CellDenoiser(ModelMixin, ConfigMixin):
             )
         scale = (sigma.square() + self.config.sigma_data**2).rsqrt()
         scaled = latents * scale.view(-1, 1, 1, 1)
-        levels = self.encode(scaled, self._patches(scaled), F.silu(embedding))
+        embedding = F.silu(embedding)
+        fine = self.fine_stem.features(scaled, embedding)
+        levels = self.encode(self._patches(scaled), fine, embedding)
         finest = levels[0].float()
         texture = torch.cat([F.silu(finest).mean(dim=(2, 3)), finest.std(dim=(2, 3))], dim=1)
         return self._head_features(levels), texture

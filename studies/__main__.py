@@ -15,7 +15,7 @@ from rich.progress import Progress
 from studies.analysis import AnalysisError, analyse
 from studies.components import ASSUMED, Components, ComponentsError, components_from_pilot
 from studies.crossed import CrossedError
-from studies.planning import PlanningError, size_study
+from studies.planning import MOST_ANSWERS, PlanningError, size_study
 from studies.planning_views import contours, table, to_csv
 from studies.protocol import (
     AnalysisPlan,
@@ -114,6 +114,7 @@ def plan(
                     components=spread,
                     n_readers=_with(READERS, n_participants, least=2),
                     n_cases=_with(CASES, n_trials, least=10),
+                    n_simulations=_affordable(n_participants, n_trials),
                     on_progress=lambda share: progress.update(task, completed=share),
                 )
         except PlanningError:
@@ -176,6 +177,12 @@ def analyse_command(
 
 
 READERS, CASES = (3, 5, 8, 12, 20, 30), (50, 100, 200, 300, 500)
+
+
+def _affordable(n_readers: int, n_cases: int) -> int:
+    """As many simulated studies as half a minute allows for the largest design."""
+    largest = max(n_readers, READERS[-1]) * max(n_cases, CASES[-1])
+    return max(1_000, min(10_000, MOST_ANSWERS // largest))
 
 
 def _with(usual: tuple[int, ...], asked: int, *, least: int) -> tuple[int, ...]:

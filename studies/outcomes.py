@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from studies.detection import crossed_detection
 from studies.equivalence import clustered_difference
@@ -144,7 +143,9 @@ def outcome(name: Estimand, judged: pd.DataFrame, protocol: Protocol) -> Outcome
     else:
         figures = _figures(name, rows, protocol)
         other, design_effect = _crossed(figures, level)
-        these, design_effect_here = _these(figures, level)
+        # Variances are within each kind of picture.
+        df = int(rows["stimulus_id"].nunique() - rows["is_synthetic"].nunique())
+        these, design_effect_here = _these(figures, df, level)
         if design_effect is None and judged["participant_id"].nunique() == 1:
             design_effect = design_effect_here
         naive = _naive(name, rows, protocol)
@@ -218,9 +219,16 @@ def _crossed(figures: ReaderFigures, level: float) -> tuple[Estimate, float | No
     return mean.estimate, mean.design_effect
 
 
-def _these(figures: ReaderFigures, level: float) -> tuple[Estimate, float | None]:
+def _these(figures: ReaderFigures, df: int, level: float) -> tuple[Estimate, float | None]:
+    """With a t quantile: the normal one of the textbook analysis is too short for few pictures."""
     mean = obuchowski_rockette_fixed_readers(figures, confidence_level=level).means[0]
-    return mean.estimate, mean.design_effect
+    found = mean.estimate
+    if found.estimate is None or found.standard_error is None:
+        return found, mean.design_effect
+    with_t = Estimate.symmetric(
+        found.estimate, found.standard_error, df=df, confidence_level=level, method=found.method
+    )
+    return with_t, mean.design_effect
 
 
 def _naive(name: Estimand, rows: pd.DataFrame, protocol: Protocol) -> Estimate:
@@ -308,16 +316,8 @@ def mean_over_readers(values: list[float], method: str, level: float) -> Estimat
     if mean is None or not spread > 1e-12 * max(1.0, abs(mean)):
         reason = f"{n} reader{'s' * (n != 1)} with such a value do not show how readers differ"
         return Estimate.not_estimable(method, reason, confidence_level=level, estimate=mean)
-    error = spread / n**0.5
-    half = float(student_t.ppf(0.5 + level / 2, n - 1)) * error
-    return Estimate(
-        estimate=mean,
-        ci_low=mean - half,
-        ci_high=mean + half,
-        standard_error=error,
-        df=n - 1,
-        confidence_level=level,
-        method=method,
+    return Estimate.symmetric(
+        mean, spread / n**0.5, df=n - 1, confidence_level=level, method=method
     )
 
 
@@ -416,16 +416,7 @@ def _welch(one: pd.Series, other: pd.Series, level: float) -> Estimate:
     df = sum(squares) ** 2 / sum(
         square**2 / (len(side) - 1) for square, side in zip(squares, (one, other), strict=True)
     )
-    half = float(student_t.ppf(0.5 + level / 2, df)) * error
-    return Estimate(
-        estimate=change,
-        ci_low=change - half,
-        ci_high=change + half,
-        standard_error=error,
-        df=df,
-        confidence_level=level,
-        method=method,
-    )
+    return Estimate.symmetric(change, error, df=df, confidence_level=level, method=method)
 
 
 # ------------------------------------------------------------------------------------- parts

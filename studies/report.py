@@ -12,7 +12,7 @@ from studies.analysis import Primary, Results
 from studies.equivalence import Verdict
 from studies.estimate import Estimate
 from studies.outcomes import Outcome, Tested
-from studies.plotting import FORMATS, interval, percent, share_estimate, signed
+from studies.plotting import FORMATS, interval, percent, share_estimate, signed, signed_interval
 from studies.references import cited
 from studies.section_agreement_figures import agreement_context
 from studies.section_confidence_figures import confidence_context
@@ -131,11 +131,12 @@ def conclusion(primary: Primary) -> str:
             " Whether they are indistinguishable was not tested, as the protocol declares no "
             "margin of equivalence."
         )
-    margin = f"{percent(test.low)} to {percent(test.high)} %"
-    inside = (
-        f"{100 * test.confidence_level:g} % interval {interval(test.ci_low, test.ci_high)} %, "
-        f"{_p(test.p_value)}"
+    is_area = primary.outcome.name == "auc"
+    margin, found = (
+        signed_interval(low, high) if is_area else f"{interval(low, high)} %"
+        for low, high in ((test.low, test.high), (test.ci_low, test.ci_high))
     )
+    inside = f"{100 * test.confidence_level:g} % interval {found}, {_p(test.p_value)}"
     return {
         Verdict.BOTH: f"{difference} The difference is small: equivalence within the declared "
         f"margin of {margin} was shown too ({inside}).",

@@ -1,7 +1,7 @@
 """What a cell could have looked like on another slide, scanner or microscope.
 
-Half of a batch is altered mildly (the square's symmetries, a little more or less stain) and counts
-as the training set's own look; the other half strongly. The network is told what was done, or that
+Part of a batch is altered mildly (the square's symmetries, a little more or less stain) and counts
+as the training set's own look, the rest strongly. The network is told what was done, or that
 it is not told: samples asked for with the clean look stay clean (a non-leaky augmentation label,
 Karras et al. 2020 and 2022, appendix F.2), and the classifier asks with the look unknown.
 
@@ -29,7 +29,7 @@ class Augmentation:
 
     stain_jitter: float = 0.06
     """Mild: standard deviation of the log-gain of optical density, for each colour."""
-    strong_fraction: float = 0.5
+    strong_fraction: float = 0.4
     """Share of a batch that is altered strongly."""
     log_scale: tuple[float, float] = (-0.65, 0.5)
     """Range of the magnification's logarithm."""
@@ -59,7 +59,7 @@ class Augmentation:
 
 def augmented(
     latents: Tensor, generator: torch.Generator, look: Augmentation, reference: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Cells with another look, and what the decoder is told of it.
 
     Args:
@@ -69,8 +69,9 @@ def augmented(
         reference: the training set's ground, for white balance. (3,)
 
     Returns:
-        Images (B, C, H, W), and a 1 with the alteration or zeros where nothing is told
-        (B, 1 + N_APPEARANCE); an image of the training set's own look is a 1 and zeros.
+        Images (B, C, H, W); a 1 with the alteration, or zeros where nothing is told
+        (B, 1 + N_APPEARANCE), an image of the training set's own look being a 1 and zeros; and
+        which were altered strongly (B,).
     """
     n = len(latents)
     images = _turned(latents, generator)
@@ -90,7 +91,9 @@ def augmented(
         images[strong] = altered
         is_told[strong[balanced]] = False
     told = torch.cat([torch.ones(n, 1), numbers], dim=1)
-    return images, told * is_told[:, None]
+    is_strong = torch.zeros(n, dtype=torch.bool)
+    is_strong[strong] = True
+    return images, told * is_told[:, None], is_strong
 
 
 def _strongly(

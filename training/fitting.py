@@ -253,7 +253,7 @@ def _altered(
         return _prepared(classifier, data, device).take(none)
     generator = torch.Generator().manual_seed(plan.seed + 1)
     strongest = replace(look, strong_fraction=1.0, balanced_fraction=0.0)
-    latents, _ = augmented(latents_from_images(data.images), generator, strongest, background)
+    latents, _, _ = augmented(latents_from_images(data.images), generator, strongest, background)
     images = images_from_latents(latents)
     return Cells(
         prepared=classifier.prepared(latents_from_images(images).to(device)),

@@ -301,17 +301,20 @@ def _draw_batch(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     labels = rng.choice(present, size=config.batch_size)
     indices = [int(rng.choice(by_class[label])) for label in labels]
-    latents, told = augmented(
+    latents, told, is_strong = augmented(
         latents_from_images(data.images[indices]), generator, config.augmentation, reference
     )
-    sigmas = draw_sigmas(config.batch_size, config, generator)
     noise = torch.randn(latents.shape, generator=generator)
     is_hidden = torch.rand(config.batch_size, generator=generator) < config.class_dropout
     uniform = torch.rand((config.batch_size, len(data.class_names)), generator=generator)
     gumbel = -(-uniform.clamp(1e-9, 1 - 1e-7).log()).log()
     # Always as many, so that every step costs the same.
     n_told = round(config.told_trunk_fraction * config.batch_size)
-    is_trunk_told = torch.randperm(config.batch_size, generator=generator) < n_told
+    mild = (~is_strong).nonzero()[:, 0]
+    is_trunk_told = torch.zeros(config.batch_size, dtype=torch.bool)
+    is_trunk_told[mild[torch.randperm(len(mild), generator=generator)[:n_told]]] = True
+    told[is_trunk_told, 0] = 1.0
+    sigmas = draw_sigmas(is_trunk_told, config, generator)
     shown = torch.from_numpy(labels.astype(np.int64))
     return latents, told, sigmas, noise, shown, is_hidden, gumbel, is_trunk_told
 

@@ -12,19 +12,25 @@ from diffusion.schedule import log_snr_from_sigmas, sigmas_from_log_snr
 from training.config import TrainingConfig
 
 
-def draw_sigmas(n: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """Noise levels of one batch: log-normal, a share of them uniform in log-SNR. (n,)
+def draw_sigmas(
+    is_trunk_told: Tensor, config: TrainingConfig, generator: torch.Generator
+) -> Tensor:
+    """Noise levels of one batch: log-normal, a share of them uniform in log-SNR. (B,)
 
-    Source: Karras et al. (2022), Table 1; the uniform share trains the levels that the classifier
-    visits and the log-normal rarely does.
+    Args:
+        is_trunk_told: whose trunk is told what to draw; a larger share of them is uniform. (B,)
+
+    Source: Karras et al. (2022), Table 1; the uniform share trains the levels that the log-normal
+    rarely visits, but the classifier and the first steps of a drawing do.
     """
+    n = len(is_trunk_told)
     log_normal = (
         config.log_sigma_mean + config.log_sigma_std * torch.randn(n, generator=generator)
     ).exp()
     low, high = config.uniform_log_snr
     uniform = sigmas_from_log_snr(low + (high - low) * torch.rand(n, generator=generator))
-    is_uniform = torch.rand(n, generator=generator) < config.uniform_fraction
-    return torch.where(is_uniform, uniform, log_normal)
+    share = torch.where(is_trunk_told, config.told_uniform_fraction, config.uniform_fraction)
+    return torch.where(torch.rand(n, generator=generator) < share, uniform, log_normal)
 
 
 class Objective(nn.Module):
@@ -60,8 +66,8 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms of the loss, each a mean over the rows in it; `loss` is their weighted sum.
 
-        All noised images are denoised. One whose trunk is told is neither named nor contrasted, as
-        its trunk knows the class. Of the clean images, which the head names, no trunk is told.
+        All noised images are denoised. Those whose trunk is told nothing are also contrasted, and
+        named, with noise and without.
 
         Args:
             network: in training.
@@ -82,7 +88,7 @@ class Objective(nn.Module):
         sigma_data = network.config.sigma_data
         noised = latents + sigmas.view(-1, 1, 1, 1) * noise
         shown = torch.where(is_hidden, network.config.n_classes, class_labels)
-        told_trunk = network.told_trunk(shown, told)
+        told_trunk = network.told_trunk(shown)
         if told_trunk is not None:
             told_trunk = told_trunk * is_trunk_told[:, None]
         _, _, *shared = split.share(noised, sigmas, told_trunk)
@@ -99,7 +105,10 @@ class Objective(nn.Module):
             # The head proposes the wrong class, so that the contrast works where classes are close.
             proposed = proposed + logits.detach()
         if head_weight > 0:
-            terms["head"] = F.cross_entropy(network.head_logits(latents).float(), class_labels)
+            terms["head"] = latents.new_zeros(())
+            if len(untold):
+                logits = network.head_logits(latents[untold]).float()
+                terms["head"] = F.cross_entropy(logits, true)
 
         rows = torch.arange(n, device=latents.device)
         if contrast_weight > 0:

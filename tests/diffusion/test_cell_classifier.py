@@ -113,8 +113,7 @@ def test_no_verdict_depends_on_what_a_trunk_that_draws_is_told(network, row):
     config = {name: value for name, value in network.config.items() if not name.startswith("_")}
     telling = CellDenoiser.from_config(config | {"trunk_can_be_told": True}).eval()
     telling.load_state_dict(network.state_dict(), strict=False)
-    for table in (telling.trunk_class, telling.trunk_appearance):
-        torch.nn.init.ones_(table.weight)
+    torch.nn.init.ones_(telling.trunk_class.weight)
     latents, digests = cells(8)
     plain, same = (
         classifier(one, head_views=2).classify(latents, digests, row=row)
@@ -360,7 +359,7 @@ def test_races_end_after_one_block_where_the_head_is_sure_and_go_on_where_it_is_
     ]
     n_blocks = np.array([race.n_blocks for race in looked.races])
     # In units of block scores, whose differences vary by about 0.5.
-    is_sure, is_unsure = np.array(leads) > 4, np.array(leads) < 0.5
+    is_sure, is_unsure = np.array(leads) > 3, np.array(leads) < 0.5
     assert min(is_sure.sum(), is_unsure.sum()) >= 5
     assert (n_blocks[is_sure] == 1).all()
     assert np.median(n_blocks[is_unsure]) == 6

@@ -11,7 +11,6 @@ from diffusion.network import (
     FineStem,
     PreconditionedNetwork,
     Whole,
-    WienerFilter,
 )
 from tests.diffusion.gaussians import Mixtures
 
@@ -47,16 +46,15 @@ def deep_network(n_shared_stages: int) -> CellDenoiser:
 
 def silenced(network: CellDenoiser) -> CellDenoiser:
     """The network with what starts at zero at zero: its raw answer is nothing."""
-    for layer in (network.output, network.wiener.synthesis):
+    for layer in (network.output, network.fine_stem.output):
         for parameter in layer.parameters():
             torch.nn.init.zeros_(parameter)
     return network
 
 
 def forgetful(network: CellDenoiser) -> CellDenoiser:
-    """The network with what its trunk is told at zero, as it starts."""
-    for table in (network.trunk_class, network.trunk_appearance):
-        table.weight.zero_()
+    """The network with what its trunk is told at zero."""
+    network.trunk_class.weight.zero_()
     return network
 
 
@@ -131,65 +129,6 @@ def test_an_untrained_network_starts_as_the_identity_of_its_preconditioning(n_sh
     assert raw.abs().max() == 0
 
 
-# The Wiener filter.
-
-
-def test_the_wiener_filter_starts_at_zero_and_learns_at_once():
-    torch.manual_seed(0)
-    wiener = WienerFilter(n_patch=12, n_embedding=8)
-    patches, embedding = torch.randn(2, 12, 4, 4), torch.randn(2, 8)
-    filtered = wiener(patches, embedding)
-    assert filtered.abs().max() == 0
-    (filtered - patches).square().mean().backward()
-    assert wiener.synthesis.weight.grad.abs().max() > 0
-
-
-def test_the_wiener_filter_is_linear_in_the_patches_its_gains_set_by_the_embedding():
-    torch.manual_seed(0)
-    wiener = WienerFilter(n_patch=12, n_embedding=8)
-    torch.nn.init.normal_(wiener.synthesis.weight)
-    one, other = torch.randn(2, 2, 12, 4, 4)
-    level, another = torch.randn(2, 2, 8)
-    torch.testing.assert_close(
-        wiener(2 * one - 3 * other, level), 2 * wiener(one, level) - 3 * wiener(other, level)
-    )
-    # One patch at a time, the same whichever patch it is.
-    torch.testing.assert_close(
-        wiener(one[:, :, 1:2, 2:3], level), wiener(one, level)[:, :, 1:2, 2:3]
-    )
-    assert (wiener(one, level) - wiener(one, another)).abs().max() > 1e-2
-
-
-def test_the_wiener_filter_can_be_the_best_linear_denoiser_of_patches():
-    # Patches of variances v along orthonormal axes q: E[x|z] = q v / (v + sigma^2) q^T z.
-    torch.manual_seed(0)
-    n_patch, sigma = 12, 0.7
-    axes = torch.linalg.qr(torch.randn(n_patch, n_patch)).Q
-    gains = torch.linspace(0.1, 3, n_patch)
-    gains = gains / (gains + sigma**2)
-    wiener = WienerFilter(n_patch, n_embedding=1).requires_grad_(False)
-    wiener.analysis.weight.copy_(axes.T[:, :, None, None])
-    wiener.synthesis.weight.copy_(axes[:, :, None, None])
-    wiener.gain.bias.copy_(gains - 1)
-    patches = torch.randn(1, n_patch, 4, 4)
-    expected = torch.einsum("ij,bjhw->bihw", axes @ gains.diag() @ axes.T, patches)
-    torch.testing.assert_close(wiener(patches, torch.zeros(1, 1)), expected)
-
-
-@pytest.mark.parametrize("n_shared_stages", [1, 2, 3])
-def test_what_the_wiener_filter_adds_is_the_same_for_every_class(n_shared_stages):
-    network = small_network(n_shared_stages=n_shared_stages)
-    noised, sigmas = drawn(1)
-    labels = torch.arange(N_CLASSES + 1)
-    every = (noised.expand(len(labels), -1, -1, -1), sigmas.expand(len(labels)), labels)
-    with_filter = network(*every)
-    network.wiener.synthesis.weight.zero_()
-    network.wiener.synthesis.bias.zero_()
-    added = with_filter - network(*every)
-    assert added.abs().max() > 1e-2
-    torch.testing.assert_close(added, added[:1].expand_as(added), atol=1e-5, rtol=1e-5)
-
-
 # The fine stem.
 
 
@@ -223,7 +162,9 @@ def test_the_fine_stem_looks_at_half_patches_and_answers_with_one_feature_a_patc
     images, embedding = torch.randn(2, 3, 16, 16), torch.randn(2, 8)
     n_patches = 16 // patch_size
     assert stem.enter(images).shape == (2, 16, 2 * n_patches, 2 * n_patches)
-    assert stem(images, embedding).shape == (2, 32, n_patches, n_patches)
+    fine = stem.features(images, embedding)
+    assert stem.coarse(fine).shape == (2, 32, n_patches, n_patches)
+    assert stem.detail(fine).shape == images.shape
     noised, sigmas = drawn(2)
     network = small_network(patch_size=patch_size)
     assert network(noised, sigmas.log(), torch.arange(2)).shape == noised.shape
@@ -235,8 +176,12 @@ def test_the_fine_stem_tells_apart_what_the_patches_stem_cannot():
     stem = FineStem(3, 4, fine=16, coarse=32, n_embedding=8)
     torch.nn.init.normal_(stem.leave.weight)
     texture, embedding = torch.randn(1, 3, 16, 16), torch.randn(1, 8)
-    both = stem(texture, embedding) + stem(-texture, embedding)
-    assert (both - 2 * stem(0 * texture, embedding)).abs().max() > 0.1
+
+    def coarse(images):
+        return stem.coarse(stem.features(images, embedding))
+
+    both = coarse(texture) + coarse(-texture)
+    assert (both - 2 * coarse(0 * texture)).abs().max() > 0.1
 
 
 def test_the_heads_gradient_reaches_the_fine_stem_at_once_and_then_all_of_it():
@@ -246,7 +191,33 @@ def test_the_heads_gradient_reaches_the_fine_stem_at_once_and_then_all_of_it():
     learned = small_network().requires_grad_(True)
     head_loss(learned).backward()
     for name, parameter in learned.fine_stem.named_parameters():
-        assert parameter.grad.abs().max() > 0, name
+        reached = name.startswith(("enter", "block", "leave"))
+        assert (parameter.grad is not None) == reached, name
+        assert not reached or parameter.grad.abs().max() > 0, name
+
+
+def test_what_the_fine_stem_adds_to_the_output_starts_at_zero_and_learns_at_once():
+    torch.manual_seed(0)
+    stem = FineStem(3, 4, fine=16, coarse=32, n_embedding=8)
+    images = torch.randn(2, 3, 16, 16)
+    detail = stem.detail(stem.features(images, torch.randn(2, 8)))
+    assert detail.abs().max() == 0
+    (detail - images).square().mean().backward()
+    assert stem.output.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("n_shared_stages", [1, 2, 3])
+def test_fine_detail_is_the_same_for_every_class(n_shared_stages):
+    network = small_network(n_shared_stages=n_shared_stages)
+    noised, sigmas = drawn(1)
+    labels = torch.arange(N_CLASSES + 1)
+    every = (noised.expand(len(labels), -1, -1, -1), sigmas.expand(len(labels)), labels)
+    with_detail = network(*every)
+    network.fine_stem.output.weight.zero_()
+    network.fine_stem.output.bias.zero_()
+    added = with_detail - network(*every)
+    assert added.abs().max() > 1e-2
+    torch.testing.assert_close(added, added[:1].expand_as(added), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
@@ -346,13 +317,13 @@ def test_a_clean_look_is_a_one_and_zeros_and_an_unknown_one_all_zeros(n_shared_s
 
 
 @pytest.mark.parametrize("n_shared_stages", [1, 2, 3])
-def test_a_trunk_that_can_be_told_starts_where_telling_changes_nothing(n_shared_stages):
+def test_a_trunk_that_is_told_zeros_is_a_trunk_that_cannot_be_told(n_shared_stages):
     network = forgetful(small_network(n_shared_stages=n_shared_stages, trunk_can_be_told=True))
     noised, sigmas = drawn(4)
     labels = torch.tensor([0, 1, 2, N_CLASSES])
     untold = denoised_by(network.split(appearance="clean"), noised, sigmas, labels)
     assert torch.equal(network.as_denoiser()(noised, sigmas, labels), untold)
-    # It has the answers of a network without any tables.
+    # It has the answers of a network without the table.
     plain = small_network(n_shared_stages=n_shared_stages)
     plain.load_state_dict(network.state_dict(), strict=False)
     assert plain.told_trunk(labels) is None
@@ -361,7 +332,7 @@ def test_a_trunk_that_can_be_told_starts_where_telling_changes_nothing(n_shared_
         fresh_network(n_shared_stages=n_shared_stages, trunk_can_be_told=can)
         for can in (True, False)
     )
-    assert fresh.told_trunk(labels).abs().max() == 0
+    assert fresh.told_trunk(labels).std() > 0.5
     # A seed draws the other weights alike.
     weights = fresh.state_dict()
     assert all(torch.equal(weights[name], w) for name, w in fresh_plain.state_dict().items())
@@ -395,19 +366,10 @@ def test_what_the_trunk_is_told_changes_what_is_drawn_and_no_answer_of_the_class
     assert differences.min() > 1e-3
 
 
-def test_the_trunk_is_told_the_class_and_the_look_and_unknown_where_they_are():
+def test_the_trunk_is_told_the_class_and_unknown_where_it_is():
     network = small_network(trunk_can_be_told=True)
-    labels = torch.tensor([0, 1, N_CLASSES])
-    clean, any_look = (network.told_trunk(labels, look) for look in ("clean", "any"))
-    assert torch.equal(any_look, network.trunk_class.weight[[0, 1, N_CLASSES]])
-    is_known = network.trunk_appearance.weight[:, 0]
-    torch.testing.assert_close(clean, any_look + is_known)
-    numbers = torch.zeros(3, 1 + N_APPEARANCE)
-    numbers[:, 0] = 1
-    assert torch.equal(network.told_trunk(labels, numbers), clean)
-    numbers[1, 5] = 1
-    of_numbers = network.told_trunk(labels, numbers)
-    assert (of_numbers != clean).any(dim=1).tolist() == [False, True, False]
+    labels = torch.tensor([1, N_CLASSES, 1])
+    assert torch.equal(network.told_trunk(labels), network.trunk_class.weight[labels])
 
 
 def test_a_row_that_is_told_nothing_passes_the_trunk_as_if_nobody_were_told():
@@ -429,15 +391,14 @@ def test_a_network_without_a_trunk_has_none_to_be_told():
         small_network(n_shared_stages=0, trunk_can_be_told=True)
 
 
-def test_telling_the_trunk_costs_a_product_with_its_table_of_looks():
+def test_telling_the_trunk_costs_no_products():
     from torch.utils.flop_counter import FlopCounterMode
 
     network = small_network(trunk_can_be_told=True)
     noised, sigmas = drawn(1)
     with FlopCounterMode(display=False) as counter:
         network(noised, sigmas, torch.tensor([0]))
-    telling = 2 * (1 + N_APPEARANCE) * network.config.n_embedding
-    assert counter.get_total_flops() == network.flops().forward + telling
+    assert counter.get_total_flops() == network.flops().forward
     assert network.flops() == small_network().flops()
 
 
@@ -535,12 +496,12 @@ def test_operations_are_counted_as_by_hand():
     down = convolution(16, 16, side=2)
     encoder = noise + stems + fine + down + coarse
     lateral = sum(convolution(n_in, 16, kernel=k) for n_in in (16, 48) for k in (3, 1))
-    wiener = 2 * convolution(48, 48, kernel=1) + 2 * n * 48
+    detail = convolution(32, 12, side=8)
     up = convolution(16, 16, kernel=1, side=2)
     told = noise + 2 * (1 + N_APPEARANCE) * n
     features = 2 * 32 * N_FEATURES
     flops = network.flops()
-    assert flops.trunk == encoder + features + lateral + wiener
+    assert flops.trunk == encoder + features + lateral + detail
     assert flops.decoder == told + coarse + up + fine + convolution(16, 48)
     assert flops.head == encoder + features + 2 * N_FEATURES * N_CLASSES
     assert flops.forward == flops.trunk + flops.decoder
@@ -556,9 +517,9 @@ def test_a_network_of_one_level_is_counted_as_by_hand():
     block = 2 * (2 * 9 * 16 * 16 * 16) + 2 * n * 2 * 16
     half_patches = 2 * 16 * 3 * 32 * 64 + 2 * (2 * 9 * 32 * 32 * 64) + 2 * n * 2 * 32
     stems = 2 * 9 * 48 * 16 * 16 + half_patches + 2 * 9 * 32 * 16 * 16
-    wiener = 2 * (2 * 48 * 48 * 16) + 2 * n * 48
+    detail = 2 * 9 * 32 * 12 * 64
     assert len(network.laterals) == 0
-    assert network.flops().trunk == noise + stems + block + 2 * 16 * N_FEATURES + wiener
+    assert network.flops().trunk == noise + stems + block + 2 * 16 * N_FEATURES + detail
 
 
 def test_each_further_shared_stage_moves_operations_from_the_class_to_the_trunk():

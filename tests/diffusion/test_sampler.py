@@ -79,7 +79,7 @@ def test_cells_are_drawn_with_the_look_of_the_training_set():
     assert not torch.equal(drawn(), before)
 
 
-def test_cells_are_drawn_by_a_trunk_that_is_told_class_and_look():
+def test_cells_are_drawn_by_a_trunk_that_is_told_the_class():
     network = small_network(trunk_can_be_told=True)
     scheduler = make_scheduler(network)
 
@@ -88,13 +88,9 @@ def test_cells_are_drawn_by_a_trunk_that_is_told_class_and_look():
 
     before = drawn()
     network.trunk_class.weight[1:] += 1  # the other classes, and the unknown one
-    network.trunk_appearance.weight[:, 1:] += 1  # the other looks
     assert torch.equal(drawn(), before)
-    network.trunk_appearance.weight[:, 0] += 1
-    of_look = drawn()
-    assert not torch.equal(of_look, before)
     network.trunk_class.weight[0] += 1
-    assert not torch.equal(drawn(), of_look)
+    assert not torch.equal(drawn(), before)
 
 
 def test_guidance_goes_from_where_trunk_and_decoder_are_told_that_the_class_is_unknown():

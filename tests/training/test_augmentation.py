@@ -28,7 +28,7 @@ def only(**changes) -> Augmentation:
 
 
 def altered(latents, look, seed=0):
-    return augmented(latents, torch.Generator().manual_seed(seed), look, REFERENCE)
+    return augmented(latents, torch.Generator().manual_seed(seed), look, REFERENCE)[:2]
 
 
 def flat(n, side=32, transmission=(0.5, 0.5, 0.5)):
@@ -90,13 +90,13 @@ def test_the_stated_share_is_told(told_fraction):
     assert not told[~is_told].any()
     # Strong and mild ones alike.
     n_strong = int(told[:, STRONG].sum())
-    assert n_strong / 2000 == pytest.approx(told_fraction, abs=0.04)
+    assert n_strong / 1600 == pytest.approx(told_fraction, abs=0.04)
 
 
 def test_of_a_balanced_image_nothing_is_told():
     look = replace(Augmentation(), told_fraction=1.0, balanced_fraction=1.0)
     _, told = altered(cells(64), look)
-    assert (told[:, 0] == 0).sum() == 32
+    assert (told[:, 0] == 0).sum() == round(0.4 * 64)
     assert not told[:, 1:].any()  # those that are told are the mild ones
 
 
@@ -254,3 +254,10 @@ def test_the_told_noise_is_the_standard_deviation_of_a_flat_image():
     found = images.std(dim=(1, 2, 3))
     torch.testing.assert_close(found, told[:, NOISE] / 20, atol=1e-3, rtol=0.03)
     assert 0.2 < float((told[:, NOISE] > 0).float().mean()) < 0.6
+
+
+def test_it_is_said_which_images_were_altered_strongly():
+    look = replace(only(), strong_fraction=0.25, told_fraction=1.0)
+    _, told, is_strong = augmented(cells(16), torch.Generator().manual_seed(0), look, REFERENCE)
+    assert int(is_strong.sum()) == 4
+    assert torch.equal(told[:, 1] == 1, is_strong)

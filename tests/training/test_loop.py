@@ -142,28 +142,42 @@ def test_a_share_of_told_trunks_that_is_none_is_refused(fraction):
         replace(CONFIG, told_trunk_fraction=fraction)
 
 
-def test_every_batch_tells_as_many_trunks_and_is_otherwise_the_same(data):
+def test_strong_alteration_and_told_trunks_share_a_batch():
+    look = replace(CONFIG.augmentation, strong_fraction=0.6)
+    with pytest.raises(ValueError, match=r"told_trunk_fraction=0.5 and strong_fraction=0.6 are"):
+        replace(CONFIG, told_trunk_fraction=0.5, augmentation=look)
+
+
+def test_every_batch_tells_as_many_trunks_of_cells_that_look_as_they_are(data):
     by_class = [np.flatnonzero(data.labels == label) for label in range(2)]
+    look = replace(CONFIG.augmentation, strong_fraction=0.5, told_fraction=0.0)
 
     def drawn(fraction, step):
-        config = replace(CONFIG, told_trunk_fraction=fraction)
+        config = replace(CONFIG, told_trunk_fraction=fraction, augmentation=look)
         return _draw_batch(config, data, by_class, [0, 1], ground_of(data.images), step)
 
-    for fraction, n_told in ((0.0, 0), (0.25, 4), (1.0, 16)):
+    for fraction, n_told in ((0.0, 0), (0.25, 4), (0.5, 8)):
         for step in range(3):
-            *batch, is_trunk_told = drawn(fraction, step)
+            latents, told, *_, is_trunk_told = drawn(fraction, step)
             assert int(is_trunk_told.sum()) == n_told
-            *other, _ = drawn(0.5, step)
-            assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
-    assert torch.equal(drawn(0.5, 1)[-1], drawn(0.5, 1)[-1])
-    assert not torch.equal(drawn(0.5, 1)[-1], drawn(0.5, 2)[-1])
+            other, *_ = drawn(0.5, step)
+            assert torch.equal(latents, other)
+            # Of the look the decoder is told where the trunk is told to draw, and only there.
+            assert torch.equal(told[:, 0] == 1, is_trunk_told)
+            assert told[:, 1:].abs().max() == 0
+    everything = replace(look, told_fraction=1.0, balanced_fraction=0.0)
+    config = replace(CONFIG, told_trunk_fraction=0.5, augmentation=everything)
+    batch = _draw_batch(config, data, by_class, [0, 1], ground_of(data.images), 0)
+    is_strong = batch[1][:, 1] == 1
+    assert torch.equal(batch[-1], ~is_strong)
+    assert not torch.equal(drawn(0.25, 1)[-1], drawn(0.25, 2)[-1])
 
 
 def test_training_teaches_what_the_trunk_is_told_unless_none_is_told(data, tmp_path):
     config = replace(CONFIG, n_images=4 * 16)
     _, trained = losses_of(config, data, tmp_path / "told")
-    assert trained.network.trunk_class.weight.abs().max() > 0
-    assert trained.network.trunk_appearance.weight.abs().max() > 0
+    started = losses_of(replace(config, lr=0.0), data, tmp_path / "start")[1].network
+    assert not torch.equal(trained.network.trunk_class.weight, started.trunk_class.weight)
     untold = replace(config, told_trunk_fraction=0.0)
     _, trained = losses_of(untold, data, tmp_path / "untold")
     assert trained.network.told_trunk(torch.tensor([0])) is None
@@ -208,8 +222,9 @@ def test_a_run_starts_from_weights_of_before_trunks_were_told(data, tmp_path, ca
     _, trained = losses_of(config, data, tmp_path / "run")
     n = len(earlier.state_dict())
     words = " ".join(capsys.readouterr().out.split())
-    assert f"{n} of {n + 2} tensors taken over" in words
-    # The tables start at zero: it draws as before.
+    assert f"{n} of {n + 1} tensors taken over" in words
+    # Without what the trunk is told, it draws as before.
+    trained.network.trunk_class.weight.zero_()
     noised = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     inputs = noised, torch.tensor([0.3, 2.0]), torch.tensor([0, 1])
     answers = [network.as_denoiser()(*inputs) for network in (earlier, trained.network)]

@@ -158,18 +158,16 @@ def test_where_hardly_a_shape_is_left_the_head_need_not_name_it():
 HALF = torch.arange(8) % 2 == 0
 
 
-def test_a_told_rows_label_matters_to_the_denoising_loss_and_to_no_other_of_the_noised_images():
+def test_a_told_rows_label_matters_to_the_denoising_loss_and_to_nothing_else():
     network = small_network(trunk_can_be_told=True)
     labels = batch()["class_labels"]
     other = torch.where(HALF, (labels + 1) % N_CLASSES, labels)
     before, after = (
         terms_of(network, is_trunk_told=HALF, class_labels=each) for each in (labels, other)
     )
-    for name in ("noised_head", "contrast"):
+    for name in ("head", "noised_head", "contrast"):
         assert torch.equal(before[name], after[name])
     assert before["denoising"] != after["denoising"]
-    # The clean images' trunk is told nothing, and its head is asked of them all.
-    assert before["head"] != after["head"]
 
 
 def test_what_the_head_and_the_contrast_ask_is_the_mean_over_the_rows_not_told():
@@ -177,7 +175,7 @@ def test_what_the_head_and_the_contrast_ask_is_the_mean_over_the_rows_not_told()
     found = terms_of(network, is_trunk_told=HALF)
     untold = {name: value[~HALF] for name, value in batch().items()}
     alone = terms_of(network, **untold)
-    for name in ("noised_head", "contrast"):
+    for name in ("head", "noised_head", "contrast"):
         torch.testing.assert_close(found[name], alone[name])
     told = {name: value[HALF] for name, value in batch(told_trunk=True).items()}
     of_told = terms_of(network, **told)
@@ -185,10 +183,10 @@ def test_what_the_head_and_the_contrast_ask_is_the_mean_over_the_rows_not_told()
     torch.testing.assert_close(found["denoising"], expected)
 
 
-def test_where_every_trunk_is_told_nothing_is_asked_of_noised_images():
+def test_where_every_trunk_is_told_nothing_but_denoising_is_asked():
     network = small_network(trunk_can_be_told=True).requires_grad_(True)
     terms = terms_of(network, **batch(told_trunk=True))
-    assert terms["noised_head"] == terms["contrast"] == 0
+    assert terms["head"] == terms["noised_head"] == terms["contrast"] == 0
     terms["loss"].backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
@@ -196,17 +194,14 @@ def test_where_every_trunk_is_told_nothing_is_asked_of_noised_images():
 def test_rows_that_are_not_told_do_not_teach_what_the_trunk_is_told():
     network = small_network(trunk_can_be_told=True).requires_grad_(True)
     given = batch()
-    given["told"] = torch.ones(8, 1 + N_APPEARANCE)
     terms_of(network, **given)["loss"].backward()
-    for table in (network.trunk_class, network.trunk_appearance):
-        assert table.weight.grad.abs().max() == 0
-        table.weight.grad = None
+    assert network.trunk_class.weight.grad.abs().max() == 0
+    network.trunk_class.weight.grad = None
     # Those that are told teach the rows of their own classes.
     of_class_1 = given["class_labels"] == 1
     terms_of(network, **(given | {"is_trunk_told": of_class_1}))["loss"].backward()
     is_taught = network.trunk_class.weight.grad.abs().amax(dim=1) > 0
     assert is_taught.tolist() == [False, True, False, False]
-    assert network.trunk_appearance.weight.grad.abs().max() > 0
 
 
 def test_one_pass_of_the_trunk_serves_rows_told_and_not_told():
@@ -438,13 +433,16 @@ def test_the_scale_learns_at_the_level_that_was_drawn():
 # Noise levels.
 
 
+UNTOLD = torch.zeros(100_000, dtype=torch.bool)
+
+
 def test_noise_levels_follow_the_recipe():
     config = replace(smoke_test(), uniform_fraction=0.0)
-    sigmas = draw_sigmas(100_000, config, torch.Generator().manual_seed(0))
+    sigmas = draw_sigmas(UNTOLD, config, torch.Generator().manual_seed(0))
     assert float(sigmas.log().mean()) == pytest.approx(config.log_sigma_mean, abs=0.02)
     assert float(sigmas.log().std()) == pytest.approx(config.log_sigma_std, abs=0.02)
     everywhere = replace(smoke_test(), uniform_fraction=1.0)
-    log_snr = -2 * draw_sigmas(100_000, everywhere, torch.Generator().manual_seed(0)).log()
+    log_snr = -2 * draw_sigmas(UNTOLD, everywhere, torch.Generator().manual_seed(0)).log()
     low, high = config.uniform_log_snr
     assert float(log_snr.min()) == pytest.approx(low, abs=0.01)
     assert float(log_snr.max()) == pytest.approx(high, abs=0.01)
@@ -453,7 +451,11 @@ def test_noise_levels_follow_the_recipe():
 
 def test_the_stated_share_of_levels_is_uniform():
     # Log-normal levels of almost no spread: whatever is elsewhere was drawn uniformly.
-    config = replace(smoke_test(), uniform_fraction=0.1, log_sigma_std=1e-6)
-    sigmas = draw_sigmas(100_000, config, torch.Generator().manual_seed(0))
-    elsewhere = (sigmas.log() - config.log_sigma_mean).abs() > 1e-3
-    assert float(elsewhere.float().mean()) == pytest.approx(0.1, abs=0.005)
+    config = replace(
+        smoke_test(), uniform_fraction=0.1, told_uniform_fraction=0.6, log_sigma_std=1e-6
+    )
+    told = torch.arange(len(UNTOLD)) % 2 == 0
+    sigmas = draw_sigmas(told, config, torch.Generator().manual_seed(0))
+    elsewhere = ((sigmas.log() - config.log_sigma_mean).abs() > 1e-3).float()
+    assert float(elsewhere[~told].mean()) == pytest.approx(0.1, abs=0.006)
+    assert float(elsewhere[told].mean()) == pytest.approx(0.6, abs=0.01)
