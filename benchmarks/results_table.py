@@ -28,6 +28,12 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "benc
 ROWS = ("head", "generative", "fused")
 
 
+def with_table(text: str, name: str, table: str) -> str:
+    """The page with this table between `<!-- name -->` and the next `<!-- end -->`."""
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+
+
 def load(name: str) -> dict:
     """One JSON file of results."""
     return json.loads((RESULTS / f"{name}.json").read_text())
@@ -297,10 +303,8 @@ TABLES = {
 def filled(text: str) -> str:
     """The page with every table between its comments made anew."""
     for name, table in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        if re.search(pattern, text, flags=re.DOTALL):
-            made = table()
-            text = re.sub(pattern, lambda m, t=made: m[1] + t + "\n" + m[2], text, flags=re.DOTALL)
+        if f"<!-- {name} -->" in text:
+            text = with_table(text, name, table())
     return text
 
 

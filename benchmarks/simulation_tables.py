@@ -7,7 +7,6 @@ page to the file.
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from math import inf
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from results_table import with_table
 
 from studies.plotting import GENERATED, HEADLINE, INK, QUIET, REAL, figure
 
@@ -300,9 +302,7 @@ TABLES = {
 def filled(text: str, results: Row) -> str:
     """The page with every table between its comments made anew."""
     for name, made in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        shown = made(results)
-        text = re.sub(pattern, lambda m, t=shown: m[1] + t + "\n" + m[2], text, flags=re.DOTALL)
+        text = with_table(text, name, made(results))
     return text
 
 

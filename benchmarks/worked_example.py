@@ -9,7 +9,6 @@ as `studies.planning`), and each is analysed as the report analyses a real one.
 """
 
 import json
-import re
 import sys
 from math import sqrt
 from pathlib import Path
@@ -22,6 +21,9 @@ from scipy.stats import chi2_contingency
 from scipy.stats import t as student_t
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from results_table import with_table
 
 from studies.components import ASSUMED, Components, covariance
 from studies.crossed import random_readers_and_cases
@@ -280,9 +282,7 @@ TABLES = {"published": published, "scenarios": scenarios, "undone": undone, "par
 def filled(text: str, results: dict) -> str:
     """The page with every table between its comments made anew."""
     for name, table in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        made = table(results)
-        text = re.sub(pattern, lambda m, t=made: m[1] + t + "\n" + m[2], text, flags=re.DOTALL)
+        text = with_table(text, name, table(results))
     return text
 
 

@@ -207,14 +207,14 @@ class FittedParts(BaseModel):
         expected = cells.posteriors @ np.array(self.profile.means)
         z = self.profile.scaled(cells.profiles) - expected
         features = self.features.squared_distances(cells.features).min(axis=1)
+        texture = self.texture_distances(cells.texture)
         return {
             "high_noise": z[:, self.high_noise].mean(axis=1),
             "low_noise": z[:, self.low_noise].mean(axis=1),
             "profile": np.sqrt(self.profile.squared_distances(cells.profiles).min(axis=1)),
             "features": np.sqrt(features),
-            "texture": np.sqrt(self.texture_distances(cells.texture)),
-            "relative_texture": self.texture_distances(cells.texture)
-            - self.all_textures.squared_distances(cells.texture)[:, 0],
+            "texture": np.sqrt(texture),
+            "relative_texture": texture - self.all_textures.squared_distances(cells.texture)[:, 0],
             "doubt": cells.doubt,
             **{name: cells.others[name] for name in self.other_names},
         }

@@ -1,7 +1,8 @@
 """Noise to images of a given class; one seed for each image.
 
-Trunk and decoder are both told the class, and that cells are to look as in the training set. In
-guidance the branch without a class tells both of them that it is unknown.
+Trunk and decoder are both told the class, and the decoder that cells are to look as in the training
+set, as all do whose trunk is told in training. In guidance the branch without a class tells both of
+them that it is unknown.
 
 Shapes: B images; C, H, W are channels, height and width of the latents.
 """

@@ -160,9 +160,7 @@ def analyse(
     everything = responses.assign(
         is_correct=(responses["response"] == "generated") == responses["is_synthetic"]
     ).sort_values(["participant_id", "stimulus_id"], kind="stable")
-    is_repeat = (
-        everything["repeat_number"] > 1 if "repeat_number" in everything else False
-    ) & pd.Series(True, index=everything.index)
+    is_repeat = everything.get("repeat_number", pd.Series(1, index=everything.index)) > 1
     first = everything[~is_repeat]
     left_out = excluded(first, protocol)
     judged = first[~first["participant_id"].isin({one.participant_id for one in left_out})]

@@ -3,17 +3,19 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from math import inf
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studies.estimate import Estimate
+from studies.references import cited
 
 INK, QUIET, RULE = "#1c2733", "#5b6875", "#d5dbe1"
 REAL, GENERATED, HEADLINE = "#1f5f8b", "#b4591a", "#12615a"
@@ -127,6 +129,25 @@ FORMATS: dict[str, Any] = {
     "signed_percent_estimate": signed_percent_estimate,
 }
 """What the templates of the sections call."""
+
+
+def section_context(
+    name: str, results: Any, figures: Mapping[str, str], methods: tuple[str, ...], **more: Any
+) -> dict[str, Any]:
+    """What the template of a section needs: each value under the section's name, and the formats.
+
+    Args:
+        figures: by name, as SVG made here: they escape what comes from the study.
+        methods: sentences that cite as `[author year]`.
+        more: under `name_` each, such as notes.
+    """
+    parts = {
+        "figures": {figure_name: Markup(made) for figure_name, made in figures.items()},
+        "methods": methods,
+        "sources": cited(methods),
+        **more,
+    }
+    return FORMATS | {name: results} | {f"{name}_{key}": value for key, value in parts.items()}
 
 
 def reasons(named: Iterable[tuple[str, str, Estimate]]) -> tuple[str, ...]:

@@ -3,22 +3,20 @@
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.colors import LinearSegmentedColormap
 
 from studies.plotting import (
-    FORMATS,
     HEADLINE,
     INK,
     QUIET,
     RULE,
     figure,
     name_rows,
+    section_context,
     short,
     svg,
     whisker,
 )
-from studies.references import cited
 from studies.section_agreement import AgreementResults, agreement_methods, agreement_reasons
 
 SHADES = LinearSegmentedColormap.from_list("agreement", ["#f1f4f4", HEADLINE], N=20)
@@ -28,16 +26,13 @@ MOST_NAMES, MOST_NUMBERS = 25, 9
 
 def agreement_context(results: AgreementResults) -> dict[str, Any]:
     """What `report_agreement.html.jinja` needs."""
-    methods = agreement_methods(results)
-    return FORMATS | {
-        "agreement": results,
-        "agreement_figures": {
-            name: Markup(made) for name, made in agreement_figures(results).items()
-        },
-        "agreement_reasons": agreement_reasons(results),
-        "agreement_methods": methods,
-        "agreement_sources": cited(methods),
-    }
+    return section_context(
+        "agreement",
+        results,
+        agreement_figures(results),
+        agreement_methods(results),
+        reasons=agreement_reasons(results),
+    )
 
 
 def agreement_figures(results: AgreementResults) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
@@ -11,7 +10,6 @@ from studies.detection import CrossedDetection
 from studies.estimate import Estimate
 from studies.metacognition import type_2_roc
 from studies.plotting import (
-    FORMATS,
     HEADLINE,
     INK,
     QUIET,
@@ -19,10 +17,10 @@ from studies.plotting import (
     figure,
     limits,
     name_rows,
+    section_context,
     svg,
     whisker,
 )
-from studies.references import cited
 from studies.roc import Roc, empirical_roc
 from studies.section_confidence import (
     ConfidenceResults,
@@ -36,16 +34,13 @@ DASHED = (0, (3, 2))
 
 def confidence_context(results: ConfidenceResults) -> dict[str, Any]:
     """What `report_confidence.html.jinja` needs."""
-    methods = confidence_methods(results)
-    return FORMATS | {
-        "confidence": results,
-        "confidence_figures": {
-            name: Markup(made) for name, made in confidence_figures(results).items()
-        },
-        "confidence_reasons": confidence_reasons(results),
-        "confidence_methods": methods,
-        "confidence_sources": cited(methods),
-    }
+    return section_context(
+        "confidence",
+        results,
+        confidence_figures(results),
+        confidence_methods(results),
+        reasons=confidence_reasons(results),
+    )
 
 
 def confidence_figures(results: ConfidenceResults) -> dict[str, str]:

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from markupsafe import Markup
-
 from studies.plotting import (
-    FORMATS,
     GENERATED,
     HEADLINE,
     INK,
@@ -15,11 +12,11 @@ from studies.plotting import (
     figure,
     name_rows,
     percent_axis,
+    section_context,
     short,
     svg,
     whisker,
 )
-from studies.references import cited
 from studies.section_psychometric import (
     ObserverCurve,
     PsychometricResults,
@@ -45,16 +42,13 @@ POSTERIORS = (
 
 def psychometric_context(results: PsychometricResults) -> dict[str, Any]:
     """What `report_psychometric.html.jinja` needs."""
-    methods = psychometric_methods(results)
-    return FORMATS | {
-        "psychometric": results,
-        "psychometric_figures": {
-            name: Markup(made) for name, made in psychometric_figures(results).items()
-        },
-        "psychometric_notes": psychometric_notes(results),
-        "psychometric_methods": methods,
-        "psychometric_sources": cited(methods),
-    }
+    return section_context(
+        "psychometric",
+        results,
+        psychometric_figures(results),
+        psychometric_methods(results),
+        notes=psychometric_notes(results),
+    )
 
 
 def psychometric_figures(results: PsychometricResults) -> dict[str, str]:

@@ -78,7 +78,7 @@ class Objective(nn.Module):
             class_labels: true classes. (B,)
             is_hidden: whose class is told to nobody. (B,)
             gumbel: standard Gumbel, to draw a wrong class for each. (B, K)
-            is_trunk_told: whose trunk is told what the decoder is, where it can be. (B,)
+            is_trunk_told: whose trunk is told the class too, where it can be. (B,)
 
         Source: Karras et al. (2022), eq. 8: weight `(sigma^2 + sigma_data^2) / (sigma
             sigma_data)^2`, under which an untrained network has a loss of one at every level.

@@ -7,20 +7,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from studies.allocation import allocate
+from studies.bots import PBC_CLASSES
 from studies.protocol import Protocol
 from studies.responses import Response
 from studies.stimuli import Stimulus
 
-PBC_CLASSES = (
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "ig",
-    "lymphocyte",
-    "monocyte",
-    "neutrophil",
-    "platelet",
-)
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 

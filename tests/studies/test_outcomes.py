@@ -348,3 +348,15 @@ def test_parts_count_each_judgement_once_and_leave_out_what_has_no_group():
         rows = TABLE[by == float(one.name)]
         assert (one.n_correct, one.n_judgements) == (rows["is_correct"].sum(), len(rows))
         assert one.median_response_time_s == rows["response_time_s"].median()
+
+
+@pytest.mark.parametrize(("name", "df"), [("accuracy", 58), ("sensitivity", 29), ("auc", 58)])
+def test_these_readers_have_a_t_quantile_with_variances_within_each_kind(name, df):
+    found = outcome(name, TABLE, planned()).these_readers
+    assert found.df == df
+    half = student_t.ppf(0.975, df) * found.standard_error
+    assert limits(found) == pytest.approx((found.estimate - half, found.estimate + half))
+    # As for fixed readers of a complete table of one kind.
+    correct, is_synthetic = wide(TABLE)
+    if name == "sensitivity":
+        assert limits(found) == pytest.approx(limits(fixed_readers(correct[:, is_synthetic])))

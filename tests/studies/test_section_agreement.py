@@ -7,6 +7,7 @@ import pytest
 
 from studies.agreement import fleiss_kappa
 from studies.krippendorff import krippendorff_alpha
+from studies.references import REFERENCES
 from studies.section_agreement import agreement_methods, agreement_reasons, analyse_agreement
 from studies.section_agreement_figures import agreement_context, agreement_figures
 from tests.studies.sections import all_right, judged, nothing_of, plan, text_of, with_answers
@@ -151,3 +152,10 @@ def test_more_readers_than_names_fit_are_still_drawn():
     pairs = agreement_figures(found)["pairs"]
     assert "reader-30" not in pairs
     assert "<image" not in pairs
+
+
+def test_the_section_brings_the_sources_that_its_methods_cite():
+    context = agreement_context(FOUND)
+    cited_keys = [key for key in REFERENCES if f"[{key}]" in " ".join(context["agreement_methods"])]
+    assert {REFERENCES[key] for key in cited_keys} == set(context["agreement_sources"])
+    assert len(cited_keys) >= 3
