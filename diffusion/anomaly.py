@@ -16,7 +16,9 @@ worse than chance (docs/notes/measurements.md).
 
 One half of the reference cells fits means, covariances and tails. The other half is only ranked: a
 cell's p-value is its place among them (split conformal), so that among cells exchangeable with the
-reference ones at most a share a is flagged at level a, whatever the scores are worth.
+reference ones at most a share a is flagged at level a, whatever the scores are worth. Folds, as in
+`diffusion.texture`, leave less to the luck of the division but promise only about twice the level;
+halving it for a sure 1 % would flag nothing with fewer than 995 reference cells.
 
 Shapes: B images, N draws, L log-SNR bins, F features, K classes, P parts, R ranked reference cells.
 """
@@ -29,8 +31,13 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
 from diffusion.mahalanobis import Array, ClassGaussians, fit_class_gaussians, six_digits
+from diffusion.texture import (
+    N_FOLDS,
+    TextureReference,
+    fit_texture_reference,
+    folds_of_each_class,
+)
 
-N_FOLDS = 5
 QUANTILES = np.arange(10) / 10
 """Where a tail is tabulated; above the last, scores are taken to fall off exponentially."""
 
@@ -207,7 +214,7 @@ class FittedParts(BaseModel):
         expected = cells.posteriors @ np.array(self.profile.means)
         z = self.profile.scaled(cells.profiles) - expected
         features = self.features.squared_distances(cells.features).min(axis=1)
-        texture = self.texture_distances(cells.texture)
+        texture = self.texture.squared_distances(cells.texture).min(axis=1)
         return {
             "high_noise": z[:, self.high_noise].mean(axis=1),
             "low_noise": z[:, self.low_noise].mean(axis=1),
@@ -218,11 +225,6 @@ class FittedParts(BaseModel):
             "doubt": cells.doubt,
             **{name: cells.others[name] for name in self.other_names},
         }
-
-    def texture_distances(self, texture: Array) -> Array:
-        """Squared distance to the nearest class. (B, T) -> (B,)"""
-        nearest: Array = self.texture.squared_distances(texture).min(axis=1)
-        return nearest
 
     def _check(self, cells: Measurements) -> None:
         found = (
@@ -260,6 +262,8 @@ class AnomalyReference(BaseModel):
     """Parts that count, in the order of the columns of `surprises`."""
     surprises: tuple[tuple[float, ...], ...]
     """Of the ranked half of the reference cells. (R, P)"""
+    texture: TextureReference
+    """Of both halves, for the p-value of the texture alone."""
 
     def surprises_of(self, cells: Measurements) -> Array:
         """How far out each part finds each cell, in nats. (B, P)"""
@@ -272,23 +276,6 @@ class AnomalyReference(BaseModel):
                 surprise = np.maximum(np.maximum(surprise, below) - np.log(2), 0)
             columns.append(surprise)
         return six_digits(np.stack(columns, axis=1))
-
-    def texture_p_values(self, texture: Array) -> Array:
-        """Conformal p-values of the texture alone, which a pass of the head gives. (B, T) -> (B,)
-
-        Raises:
-            ValueError: if texture is not among the parts that count.
-        """
-        if "texture" not in self.part_names:
-            raise ValueError(
-                f"the reference ranks {', '.join(self.part_names)} and not texture; fit it again "
-                "with that part."
-            )
-        tail = self.upper_tails["texture"]
-        distances = np.sqrt(self.fitted.texture_distances(texture))
-        found = six_digits(tail.surprise(distances))
-        column = self.part_names.index("texture")
-        return conformal_p_values(found, np.array(self.surprises)[:, column])
 
 
 def fit_anomaly_reference(
@@ -329,6 +316,7 @@ def fit_anomaly_reference(
         lower_tails={name: fit_tail(-out_of_fold[name]) for name in names if name in TWO_SIDED},
         part_names=names,
         surprises=(),
+        texture=fit_texture_reference(cells.texture, labels),
     )
     surprises = reference.surprises_of(cells.where(ranked))
     return reference.model_copy(update={"surprises": tuple(map(tuple, surprises.tolist()))})
@@ -366,13 +354,8 @@ def _out_of_fold_scores(
     bands: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> dict[str, Array]:
     """Scores of each cell by parts that were fitted without it."""
-    # Number within the class, so that every fold leaves cells of every class behind.
-    number = np.empty_like(labels)
-    for k in np.unique(labels):
-        number[labels == k] = np.arange((labels == k).sum())
-    folds = [np.flatnonzero(number % N_FOLDS == i) for i in range(N_FOLDS)]
     scored = []
-    for held_out in folds:
+    for held_out in folds_of_each_class(labels):
         rest = np.setdiff1d(np.arange(len(labels)), held_out)
         parts = _fit_parts(cells.where(rest), labels[rest], bands)
         scored.append(parts.scores(cells.where(held_out)))

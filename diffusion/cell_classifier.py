@@ -329,9 +329,9 @@ class CellClassifier:
         None for the row `generative`, which has no pass of the head, or without reference cells.
         """
         reference = self.settings.anomaly
-        if looked.first is None or reference is None or "texture" not in reference.part_names:
+        if looked.first is None or reference is None:
             return None
-        return reference.texture_p_values(looked.first.texture)
+        return reference.texture.p_values(looked.first.texture)
 
     # --- deciding
 

@@ -34,7 +34,7 @@ class ClassGaussians(BaseModel):
         precision[np.tril_indices(n)] = self.precision
         precision = precision + np.tril(precision, -1).T
         away = self.scaled(values)[:, None, :] - np.array(self.means)
-        distances: Array = np.einsum("bkd,de,bke->bk", away, precision, away)
+        distances: Array = (away @ precision * away).sum(axis=2)
         return distances
 
 

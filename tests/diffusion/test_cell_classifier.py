@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from diffusion.anomaly import assess, fit_anomaly_reference
+from diffusion.anomaly import fit_anomaly_reference
 from diffusion.cell_classifier import CellClassifier, FirstView
 from diffusion.checkpoint import load_checkpoint, save_checkpoint
 from diffusion.classifier_settings import ROWS, ClassifierSettings
@@ -593,7 +593,7 @@ def test_every_verdict_that_asks_the_head_says_whether_the_texture_is_foreign(re
     reference = referenced.settings.anomaly
     for row in ("head", "fused"):
         verdicts, looked = referenced.judge(latents, digests, row=row)
-        expected = reference.texture_p_values(looked.first.texture)
+        expected = reference.texture.p_values(looked.first.texture)
         assert [v.texture.p_value for v in verdicts] == expected.tolist()
         assert {v.texture.alarm_rate for v in verdicts} == {0.1}
         assert all(v.anomaly is None for v in verdicts)
@@ -604,18 +604,6 @@ def test_every_verdict_that_asks_the_head_says_whether_the_texture_is_foreign(re
     assert all(
         v.texture is None for v in referenced.classify(latents[:4], digests[:4], row="generative")
     )
-
-
-def test_the_texture_is_the_one_that_the_whole_assessment_ranks(referenced):
-    latents, digests = cells(20, seed=7)
-    prepared = referenced.prepared(latents)
-    looked = referenced.look(prepared, digests)
-    log_p = referenced.settings.rows["fused"].posterior.log_probabilities(looked.evidence)
-    seen = referenced.measurements(prepared, digests, looked, log_p)
-    found = assess(referenced.settings.anomaly, seen)
-    assert [one.parts["texture"] for one in found] == [
-        v.texture.p_value for v in referenced.classify(latents, digests)
-    ]
 
 
 def test_the_texture_costs_nothing_and_does_not_depend_on_rows_seeds_or_candidates(
@@ -689,24 +677,6 @@ def test_cells_of_foreign_stain_focus_or_sensor_get_small_p_values_and_no_verdic
     assert len(foreign) >= 30
     assert all(v.predicted_class is None for v in foreign)
     assert all("texture is unlike the reference cells'" in v.reasons[0] for v in foreign)
-
-
-def test_a_reference_that_does_not_rank_the_texture_says_nothing_of_it(network, referenced):
-    own = referenced.settings.anomaly
-    kept = [i for i, name in enumerate(own.part_names) if name != "texture"]
-    names = tuple(own.part_names[i] for i in kept)
-    without = own.model_copy(
-        update={
-            "part_names": names,
-            "surprises": tuple(tuple(row[i] for i in kept) for row in own.surprises),
-        }
-    )
-    settings = referenced.settings.model_copy(update={"anomaly": without})
-    model = CellClassifier(network, settings, TINY_CLASSES, background=GROUND, bfloat16=False)
-    latents, digests = cells(3, seed=7)
-    (verdict, *_) = model.classify(latents, digests, anomaly=True)
-    assert verdict.texture is None
-    assert verdict.anomaly is not None
 
 
 def test_a_profile_does_not_depend_on_the_batch(referenced):

@@ -322,9 +322,11 @@ def test_without_a_pass_of_the_head_there_is_no_texture(calibrated_model):
 
 
 def test_a_foreign_texture_gets_no_verdict_and_says_why(calibrated_model):
-    # Among reference cells that surprise less than any cell can, every image is foreign.
+    # Among reference cells that are nearer than any cell can be, every image is foreign.
     own = calibrated_model.settings.anomaly
-    reference = own.model_copy(update={"surprises": ((-1.0,) * len(own.part_names),) * 30})
+    nearest = own.texture.folds[0].model_copy(update={"distances": (-1.0,) * 30})
+    texture = own.texture.model_copy(update={"folds": (nearest,)})
+    reference = own.model_copy(update={"texture": texture})
     settings = calibrated_model.settings.model_copy(update={"anomaly": reference})
     answer = answer_of(with_settings(calibrated_model, settings), row="head", anomaly=False)
     assert answer.texture.p_value == 1 / 31

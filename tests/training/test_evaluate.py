@@ -327,10 +327,11 @@ def test_a_foreign_texture_is_in_table_and_json_where_it_is_measured(referenced,
 def test_where_every_texture_is_foreign_no_verdict_is_given_and_none_of_them_wrong(
     referenced, of_every_class
 ):
-    # Among reference cells that surprise less than any cell can, every cell is foreign.
+    # Among reference cells that are nearer than any cell can be, every cell is foreign.
     own = referenced.header.classifier
-    surprises = ((-1.0,) * len(own.anomaly.part_names),) * 60
-    reference = own.anomaly.model_copy(update={"surprises": surprises})
+    nearest = own.anomaly.texture.folds[0].model_copy(update={"distances": (-1.0,) * 60})
+    texture = own.anomaly.texture.model_copy(update={"folds": (nearest,)})
+    reference = own.anomaly.model_copy(update={"texture": texture})
     always = with_settings(referenced, own.model_copy(update={"anomaly": reference}))
     of_row = evaluate(always, of_every_class).rows["head"]
     assert of_row.foreign_texture == wilson(18, 18)
