@@ -10,7 +10,8 @@ Of each cell the fused verdict is explained against its runner-up, in generative
                        on the race's own draws, in weighted nats and as a share of their size
     counterfactuals    the smallest edit that the fused verdict takes for the runner-up: share
                        found, identity edit, size, way back, and validity by the fused verdict
-                       under new noise and by an independent network
+                       under new noise and by an independent network; on other cells than those
+                       that the edits were developed on (the first 64, which `--skip` leaves out)
     deletion/insertion mean distance of the curve by evidence from that of the same map laid
                        elsewhere, as a share of the whole change; 0 is chance
     randomisation      rank correlation of a map with that of shuffled weights, beside that of two
@@ -30,6 +31,7 @@ by eye on training cells.
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,12 +56,14 @@ from diffusion.cell_classifier import CellClassifier
 from diffusion.checkpoint import HEADER_FILE, load_checkpoint
 from diffusion.classifier import paired_class_errors
 from diffusion.counterfactual import (
+    GUIDANCE,
     Classify,
     Counterfactual,
     EditPlan,
     change,
     counterfactuals,
     cycle_errors,
+    guided,
 )
 from diffusion.draws import DrawPlan, keyed_draws, log_density
 from diffusion.evidence import (
@@ -76,7 +80,7 @@ from diffusion.faithfulness import (
     with_shuffled_weights,
 )
 from diffusion.latents import image_digest, images_from_latents, latents_from_images
-from diffusion.network import CellDenoiser, Whole
+from diffusion.network import CellDenoiser
 from diffusion.probability import Row
 from diffusion.racing import RaceResult
 from diffusion.schedule import sigmas_from_log_snr
@@ -268,14 +272,15 @@ def edits(
     cells: Explained, classify: Classify, plan: EditPlan, seed: int
 ) -> tuple[list[Counterfactual], Tensor]:
     """The smallest edit of each cell into its runner-up, and the errors of the way back."""
-    split = Whole(cells.classifier.network.as_denoiser())
+    network = cells.classifier.network
+    denoise = guided(network.as_denoiser(), network.config.n_classes)
     found: list[Counterfactual] = []
     errors: list[Tensor] = []
 
     def search(chunk: slice) -> None:
         images, digests = cells.prepared[chunk], cells.digests[chunk]
         of_chunk = counterfactuals(
-            split,
+            denoise,
             images,
             digests,
             cells.classes[chunk],
@@ -285,7 +290,7 @@ def edits(
             seed=seed,
         )
         found.extend(of_chunk)
-        errors.append(cycle_errors(split, images, digests, of_chunk, plan, seed=seed))
+        errors.append(cycle_errors(denoise, images, digests, of_chunk, plan, seed=seed))
 
     _with_progress("Counterfactuals", len(cells), 8, search)
     return found, torch.cat(errors)
@@ -324,6 +329,17 @@ def is_valid(found: Sequence[Counterfactual], classify: Classify) -> list[bool]:
     return [one.is_found and v == one.target for one, v in zip(found, verdicts, strict=True)]
 
 
+def missed(found: Sequence[Counterfactual], class_names: Sequence[str]) -> dict[str, int]:
+    """Pairs of classes whose edit was not found, with how many cells each."""
+    return dict(
+        Counter(
+            f"{class_names[one.source]} > {class_names[one.target]}"
+            for one in found
+            if not one.is_found
+        )
+    )
+
+
 def of_edits(
     cells: Explained,
     found: Sequence[Counterfactual],
@@ -340,8 +356,9 @@ def of_edits(
         "found": share(is_found),
         "validity": {name: share(each) for name, each in valid.items()},
         "max_identity_error": max(one.identity_error for one in found),
+        "missed": missed(found, cells.classifier.class_names),
         "start_log_snr_counts": {f"{s:g}": starts.count(s) for s in sorted(set(starts))},
-        "plan": plan.model_dump(),
+        "plan": plan.model_dump() | {"guidance": GUIDANCE},
     }
     if is_found.any():
         results |= {
@@ -602,6 +619,13 @@ def first_of_some_classes(classes: Sequence[int], n: int) -> list[int]:
 # --- the run
 
 
+def fresh(cells: LabelledImages, skip: int, limit: int, seed: int) -> LabelledImages:
+    """An equal share of each class, other cells than the `skip` that come first in the same way."""
+    seen = set(balanced(cells, skip, seed).digests)
+    chosen = balanced(cells, skip + limit, seed)
+    return chosen.where(np.array([digest not in seen for digest in chosen.digests]))
+
+
 def main(
     checkpoint: Annotated[Path, typer.Option()],
     data: Annotated[Path, typer.Option(help="Cells to explain.")],
@@ -610,6 +634,9 @@ def main(
     drawn_checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint trained on drawn cells, for pointing.")
     ] = None,
+    skip: Annotated[
+        int, typer.Option(help="Cells by class to leave out: edits were developed on them.")
+    ] = 64,
     limit: Annotated[int, typer.Option(help="Cells for maps and edits, by class.")] = 64,
     removal_cells: Annotated[int, typer.Option(help="Of these, with deletion curves.")] = 24,
     granule_cells: Annotated[int, typer.Option(help="Eosinophils with red granules.")] = 60,
@@ -627,7 +654,7 @@ def main(
     header = model.header
     everything = read_images(data, header.image_size, crop_px=header.crop_px)
     everything = everything.labelled_for(header.class_names)
-    shown = balanced(everything, limit, seed)
+    shown = fresh(everything, skip, limit, seed)
     classifier = CellClassifier.from_checkpoint(model, bfloat16=False)
     weighting = classifier.settings.weighting
     if isinstance(weighting, LearnedWeighting) and weighting.cap is not None:
@@ -640,6 +667,7 @@ def main(
         "checkpoint_digest": model.digest,
         "data_digest": shown.digest,
         "n": len(shown),
+        "n_skipped": skip,
         "seed": seed,
         "accuracy": share(np.array(cells.classes) == shown.labels),
     }
