@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check bench bench-judge bench-anomaly bench-explanations bench-sampler \
-  bench-conditioning simulate bench-studies format lock clean
+  bench-conditioning simulate bench-studies bench-webapp format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo 'Installing into .venv (about two minutes, once) …'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
-	  -e '.[train,serve,webapp,studies,psychometrics,comparison,dev]'
+	  -e '.[train,serve,webapp,postgresql,studies,psychometrics,comparison,dev]'
 	@touch $@
 
 install: $(INSTALLED)  ## make .venv with everything in it
@@ -80,6 +80,9 @@ bench-studies: $(INSTALLED)  ## speed of the statistics, and the worked example 
 	@$(BIN)/python benchmarks/worked_example.py
 	@$(BIN)/python benchmarks/studies_speed.py measure --report
 
+bench-webapp: $(INSTALLED)  ## 200 readers at once on PostgreSQL, and memory over 20,000 answers (a quarter of an hour)
+	@$(BIN)/python benchmarks/webapp_load.py
+
 format: $(INSTALLED)  ## format and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -88,7 +91,7 @@ lock:  ## resolve all dependencies anew and write constraints.txt
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0
 	@build/lock/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0 \
-	  bentoml==1.4.39 -e '.[train,serve,webapp,studies,psychometrics,comparison,dev]'
+	  bentoml==1.4.39 -e '.[train,serve,webapp,postgresql,studies,psychometrics,comparison,dev]'
 	@{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } \
 	  > build/constraints.txt && mv build/constraints.txt constraints.txt && rm -rf build/lock
 

@@ -72,7 +72,7 @@ def everything(
     service, webapp = f"http://127.0.0.1:{service_port}", f"http://127.0.0.1:{webapp_port}"
     checkpoint, stimuli = RUN / "checkpoint", RUN / "stimuli"
     protocol, links = RUN / "protocol.toml", RUN / "links.txt"
-    responses, report = RUN / "responses.csv", RUN / "report"
+    exported, report = RUN / "export", RUN / "report"
     os.environ["BENTOML_HOME"] = str((RUN / "bentoml").resolve())
     os.environ["DATABASE_URL"] = f"sqlite:///{(RUN / 'studies.sqlite3').resolve()}"
 
@@ -80,9 +80,11 @@ def everything(
         say(1, "Draw a labelled data set of eight cell types")
         run("training", "draw", "--out", RUN / "data")
         train_on, judge_on, real = RUN / "data" / "train", [RUN / "data" / "val"], None
+        training = ("--training", train_on)
     else:
         say(1, f"Use the cells in {data}; a tenth of them is kept from training")
         train_on, judge_on, real = data, [data, "--held-out"], RUN / "real"
+        training = ("--training", data) if data.is_dir() else ()
 
     say(2, f"Train a class-conditional diffusion model for {minutes:g} minutes")
     recipe = ("--recipe", "tiny", "--minutes", minutes)
@@ -115,35 +117,39 @@ def everything(
         *("--per-class", n_each, "--out", stimuli),
     )
 
-    say(7, f"Plan a study for {readers} readers and freeze its protocol")
+    say(7, f"Plan a study for {readers} readers, audit its blinding, freeze and open it")
     n_trials = len(list(stimuli.glob("*.png")))
     run(
         *("studies", "plan", "--out", protocol, "--n-participants", readers),
         *("--n-trials", n_trials, "--title", "Real or generated?"),
     )
-    run(
-        *("webapp", "create", "--protocol", protocol, "--stimuli", stimuli),
-        *("--links", links, "--base-url", webapp),
-    )
+    run("webapp", "create", "--protocol", protocol, "--stimuli", stimuli, *training)
+    reason = f"a demo: a model trained for {minutes:g} minutes, and no human readers"
+    run("webapp", "launch", "--links", links, "--base-url", webapp, "--override", reason)
     command = [sys.executable, "-m", "webapp", "serve", "--port", str(webapp_port)]
     serve(servers, "webapp", command, f"{webapp}/healthz")
 
     say(8, f"{readers} scripted readers take the study over HTTP (d' 1.0, criterion 0.2)")
     run(
-        *("webapp", "bots", "--links", links, "--stimuli", stimuli, "--d-prime", 1.0),
+        *("webapp", "simulate", "--links", links, "--stimuli", stimuli, "--d-prime", 1.0),
         *("--criterion", 0.2, "--lapse-rate", 0.02, "--record", RUN / "counts.json"),
     )
 
-    say(9, "Analyse: readers and cases crossed")
-    run("webapp", "export", "--out", responses)
+    say(9, "Close, unblind, export, and analyse: readers and cases crossed")
+    run("webapp", "close")
+    run("webapp", "unblind", "--reason", "all scripted readers have finished")
+    run("webapp", "export", "--out", exported)
+    run("webapp", "verify")
     run(
-        *("studies", "analyse", "--protocol", protocol, "--responses", responses),
-        *("--out", report),
+        *("studies", "analyse", "--protocol", protocol, "--out", report),
+        *("--responses", exported / "responses.csv"),
     )
     compare_counts(RUN / "counts.json", report / "results.json")
 
     console.print("\n[bold green]Done.[/bold green] Look at:")
     console.print(f"  report    {report / 'report.html'}   (numbers and tables beside it)")
+    console.print(f"  audit     {RUN / 'stimuli-audit' / 'audit.html'}   (of the blinding)")
+    console.print(f"  data      {exported}   (tables, codebook, log, hashes)")
     console.print(f"  samples   {checkpoint / 'run' / 'samples.png'}")
     console.print(f"  service   {service}   (try {service}/docs.json)")
     console.print(f"  study     {webapp}   (personal links: {links})")

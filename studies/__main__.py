@@ -1,6 +1,7 @@
 """`python -m studies plan|analyse`: freeze a protocol before the data, report on it afterwards."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from studies.analysis import AnalysisError, analyse
+from studies.blocks import analyse_blocks
+from studies.blocks_report import render_blocks, summary_of
 from studies.components import ASSUMED, Components, ComponentsError, components_from_pilot
 from studies.crossed import CrossedError
 from studies.planning import MOST_ANSWERS, PlanningError, size_study
@@ -25,7 +28,7 @@ from studies.protocol import (
     load_protocol,
 )
 from studies.report import answer, render
-from studies.responses import ResponseError, read_responses
+from studies.responses import ResponseError, read_responses, without_attention
 from studies.sequential import SequentialError
 from studies.tables import csv_tables, latex, markdown
 
@@ -176,6 +179,25 @@ def analyse_command(
     _say(answer(results))
 
 
+@app.command()
+def blocks(
+    protocol: Annotated[Path, typer.Option(help="The protocol that the study ran with.")],
+    folder: Annotated[Path, typer.Option(help="The folder that `webapp export` wrote.")],
+    out: Annotated[Path, typer.Option(help="A folder for the report.")],
+) -> None:
+    """Pairs, classes, ratings and a second round: blocks.html and blocks.json."""
+    with _errors_in_one_line():
+        planned = load_protocol(protocol)
+        found = analyse_blocks(planned, folder)
+        _write(out / "blocks.html", render_blocks(planned, found))
+        _write(
+            out / "blocks.json",
+            json.dumps([one.to_json() for one in found], indent=1, ensure_ascii=False) + "\n",
+        )
+    for one in found:
+        _say(summary_of(one))
+
+
 READERS, CASES = (3, 5, 8, 12, 20, 30), (50, 100, 200, 300, 500)
 
 
@@ -190,7 +212,7 @@ def _with(usual: tuple[int, ...], asked: int, *, least: int) -> tuple[int, ...]:
 
 
 def _spread_of(pilot: Path) -> Components:
-    judged = read_responses(pilot)
+    judged = without_attention(read_responses(pilot))
     if "repeat_number" in judged:
         judged = judged[judged["repeat_number"] == 1]
     right = (judged["response"] == "generated") == judged["is_synthetic"]

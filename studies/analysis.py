@@ -40,7 +40,7 @@ from studies.outcomes import (
     secondary_tests,
 )
 from studies.protocol import Protocol
-from studies.responses import check_protocol
+from studies.responses import check_protocol, n_planned, without_attention
 from studies.section_agreement import AgreementResults, analyse_agreement
 from studies.section_confidence import ConfidenceResults, analyse_confidence
 from studies.section_psychometric import PsychometricResults, analyse_psychometric
@@ -112,6 +112,8 @@ class Results:
     n_responses: int
     """All judgements, also those of excluded readers and of repeats."""
     n_repeats: int
+    n_attention: int
+    """Answers to attention checks, which are in no result."""
 
     primary: Primary
     without_exclusions: Outcome | None
@@ -161,8 +163,10 @@ def analyse(
         is_correct=(responses["response"] == "generated") == responses["is_synthetic"]
     ).sort_values(["participant_id", "stimulus_id"], kind="stable")
     is_repeat = everything.get("repeat_number", pd.Series(1, index=everything.index)) > 1
+    left_out = excluded(everything[~is_repeat], protocol)
+    everything = without_attention(everything)
+    is_repeat = is_repeat[everything.index]
     first = everything[~is_repeat]
-    left_out = excluded(first, protocol)
     judged = first[~first["participant_id"].isin({one.participant_id for one in left_out})]
     _refuse_what_cannot_be_analysed(protocol, first, judged, left_out)
     repeats = everything[is_repeat & everything["participant_id"].isin(judged["participant_id"])]
@@ -187,12 +191,13 @@ def analyse(
         first_response_at=_moment(responses["responded_at"].min()) if has_moments else None,
         last_response_at=_moment(responses["responded_at"].max()) if has_moments else None,
         n_planned_readers=protocol.n_participants,
-        n_planned_trials=protocol.n_trials,
+        n_planned_trials=n_planned(protocol),
         n_readers=int(first["participant_id"].nunique()),
         n_counted_readers=n_counted,
         n_cases=int(judged["stimulus_id"].nunique()),
         n_responses=len(everything),
         n_repeats=int(is_repeat.sum()),
+        n_attention=len(responses) - len(everything),
         primary=primary,
         without_exclusions=outcome(plan.primary, first, protocol) if left_out else None,
         outcomes=outcomes,
@@ -205,7 +210,7 @@ def analyse(
         by_generator=_parts(judged[is_generated], "generator", level),
         by_experience=_parts(judged, "experience", level),
         by_confidence=_parts(judged, "confidence", level),
-        by_block=_blocks(judged, protocol.n_trials, level),
+        by_block=_blocks(judged, protocol.n_shown, level),
         confidence=analyse_confidence(shown, repeats, protocol),
         psychometric=analyse_psychometric(shown, repeats, protocol),
         agreement=analyse_agreement(shown, repeats, protocol),
@@ -221,14 +226,14 @@ def _refuse_what_cannot_be_analysed(
         one = left_out[0]
         raise AnalysisError(
             f"none of the {len(left_out)} readers counts (the furthest has judged {most} of "
-            f"{protocol.n_trials} stimuli; {one.participant_id} {one.reason}); wait until at least "
-            "one is through, better all."
+            f"{n_planned(protocol)} stimuli; {one.participant_id} {one.reason}); wait until at "
+            "least one is through, better all."
         )
     n_cases = int(judged["stimulus_id"].nunique())
-    if n_cases > protocol.n_trials:
+    if n_cases > n_planned(protocol):
         raise AnalysisError(
             f"the {judged['participant_id'].nunique()} readers who count judged {n_cases} "
-            f"different stimuli, not the same {protocol.n_trials}; a crossed study shows every "
+            f"different stimuli, not the same {n_planned(protocol)}; a crossed study shows every "
             "reader the same ones, so do not mix responses of different stimulus sets."
         )
     kinds = judged["is_synthetic"].unique()
@@ -328,11 +333,11 @@ def _parts(rows: pd.DataFrame, column: str, level: float) -> tuple[Part, ...]:
     return parts(rows, by, level)
 
 
-def _blocks(judged: pd.DataFrame, n_trials: int, level: float) -> tuple[Part, ...]:
+def _blocks(judged: pd.DataFrame, n_shown: int, level: float) -> tuple[Part, ...]:
     if "trial_number" not in judged:
         return ()
-    # Repeats take their places in the order, so that a first showing may come after n_trials.
-    n_last = max(n_trials, int(judged["trial_number"].max()))
+    # Repeats that no protocol plans may take places too, so that a first showing comes later.
+    n_last = max(n_shown, int(judged["trial_number"].max()))
     blocks = np.array_split(np.arange(1, n_last + 1), min(N_BLOCKS, n_last))
     return tuple(
         part

@@ -6,6 +6,7 @@ from itertools import groupby
 import pandas as pd
 
 from studies.protocol import Protocol
+from studies.responses import n_planned, without_attention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +22,17 @@ def excluded(first: pd.DataFrame, protocol: Protocol) -> tuple[Excluded, ...]:
     """The readers whom a declared rule leaves out, each with the first rule that does.
 
     Args:
-        first: first presentations only. A rule about time or order holds nobody back where the
-            responses do not have it.
+        first: first presentations only, attention checks among them. A rule about time, order or
+            attention holds nobody back where the responses do not have it.
     """
-    rules, n_planned = protocol.analysis.rules, protocol.n_trials
+    rules, n_stimuli = protocol.analysis.rules, n_planned(protocol)
+    checks = first[first["is_attention"]] if "is_attention" in first else first.iloc[:0]
     found = []
-    for name, rows in first.groupby("participant_id", sort=False):
+    for name, rows in without_attention(first).groupby("participant_id", sort=False):
         reason = None
-        if len(rows) / n_planned < rules.fewest_share:
+        if len(rows) / n_stimuli < rules.fewest_share:
             reason = (
-                f"judged {len(rows)} of {n_planned} stimuli; at least "
+                f"judged {len(rows)} of {n_stimuli} stimuli; at least "
                 f"{100 * rules.fewest_share:g} % were declared"
             )
         elif rules.fastest_median_s is not None and "response_time_s" in rows:
@@ -47,6 +49,14 @@ def excluded(first: pd.DataFrame, protocol: Protocol) -> tuple[Excluded, ...]:
                 reason = (
                     f"gave the same answer {run} times in a row; at most {rules.longest_run} were "
                     "declared"
+                )
+        own_checks = checks[checks["participant_id"] == name]
+        if reason is None and rules.fewest_attention is not None and len(own_checks):
+            is_right = (own_checks["response"] == "generated") == own_checks["is_synthetic"]
+            if is_right.mean() < rules.fewest_attention:
+                reason = (
+                    f"was right on {is_right.sum()} of {len(is_right)} attention checks; at least "
+                    f"{100 * rules.fewest_attention:g} % were declared"
                 )
         if reason is not None:
             found.append(Excluded(participant_id=str(name), reason=reason))

@@ -142,10 +142,10 @@ def outcome(name: Estimand, judged: pd.DataFrame, protocol: Protocol) -> Outcome
         naive, design_effect = other, None
     else:
         figures = _figures(name, rows, protocol)
-        other, design_effect = _crossed(figures, level)
+        other, design_effect = for_other_readers(figures, level)
         # Variances are within each kind of picture.
         df = int(rows["stimulus_id"].nunique() - rows["is_synthetic"].nunique())
-        these, design_effect_here = _these(figures, df, level)
+        these, design_effect_here = for_these_readers(figures, df, level)
         if design_effect is None and judged["participant_id"].nunique() == 1:
             design_effect = design_effect_here
         naive = _naive(name, rows, protocol)
@@ -204,7 +204,8 @@ def _figures(name: Estimand, rows: pd.DataFrame, protocol: Protocol) -> ReaderFi
     return percent_correct_unbiased(correct)
 
 
-def _crossed(figures: ReaderFigures, level: float) -> tuple[Estimate, float | None]:
+def for_other_readers(figures: ReaderFigures, level: float) -> tuple[Estimate, float | None]:
+    """The mean of one modality for other readers and cases, and its design effect."""
     try:
         mean = obuchowski_rockette(figures, confidence_level=level).means[0]
     except MrmcError as error:
@@ -219,7 +220,9 @@ def _crossed(figures: ReaderFigures, level: float) -> tuple[Estimate, float | No
     return mean.estimate, mean.design_effect
 
 
-def _these(figures: ReaderFigures, df: int, level: float) -> tuple[Estimate, float | None]:
+def for_these_readers(
+    figures: ReaderFigures, df: int, level: float
+) -> tuple[Estimate, float | None]:
     """With a t quantile: the normal one of the textbook analysis is too short for few pictures."""
     mean = obuchowski_rockette_fixed_readers(figures, confidence_level=level).means[0]
     found = mean.estimate
@@ -356,14 +359,15 @@ def _against_the_rest(name: Secondary, judged: pd.DataFrame, level: float) -> li
     return [
         _test(
             name,
-            _difference(of[of[column] == one], of[of[column] != one], level),
+            difference_of_parts(of[of[column] == one], of[of[column] != one], level),
             label=f"Accuracy, {name} {one} less the others",
         )
         for one in (names[:1] if len(names) == 2 else names)
     ]
 
 
-def _difference(rows: pd.DataFrame, others: pd.DataFrame, level: float) -> Estimate:
+def difference_of_parts(rows: pd.DataFrame, others: pd.DataFrame, level: float) -> Estimate:
+    """Accuracy on some pictures less that on others, by the readers who judged both."""
     method = "difference of accuracies on two sets of pictures, random readers and cases"
     readers = set(rows["participant_id"]) & set(others["participant_id"])
     both = [part[part["participant_id"].isin(readers)] for part in (rows, others)]

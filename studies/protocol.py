@@ -29,6 +29,8 @@ class ProtocolError(ValueError):
     """A protocol file that cannot be used, with what to change in it."""
 
 
+Language = Literal["en", "de"]
+
 Estimand = Literal["accuracy", "sensitivity", "specificity", "auc"]
 Secondary = Literal[
     "sensitivity",
@@ -55,6 +57,8 @@ class ExclusionRules(BaseModel):
     """A reader whose median response time is shorter did not look."""
     longest_run: Annotated[int, Field(ge=2)] | None = None
     """A reader who gives the same answer more often than this in a row did not judge."""
+    fewest_attention: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A reader who is right on a smaller share of the attention checks did not attend."""
 
 
 class AnalysisPlan(BaseModel):
@@ -101,6 +105,102 @@ class AnalysisPlan(BaseModel):
         return self
 
 
+Design = Literal["authenticity", "pair", "classification", "quality"]
+"""Real or generated; which of two is the real one; which class; how good, on a rating scale."""
+
+
+class Block(BaseModel):
+    """A stretch of trials of one design. What is asked in it, and what is shown beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    design: Design = "authenticity"
+    n_trials: Annotated[int, Field(ge=2, le=10_000)]
+    """First showings. A pair is one trial with two stimuli of one class."""
+    n_practice: Annotated[int, Field(ge=0, le=50)] = 0
+    """Before them, with feedback, on pictures of the practice pool; never analysed."""
+    n_repeats: Annotated[int, Field(ge=0)] = 0
+    """How many of the trials are shown a second time, for intra-reader reliability."""
+    n_attention: Annotated[int, Field(ge=0)] = 0
+    """Obvious controls of the attention pool among them; authenticity and pairs only."""
+    exposure_s: Annotated[float, Field(ge=0.1, le=600)] | None = None
+    """How long the picture is shown; the answer may take longer."""
+    rating_points: Annotated[int, Field(ge=2, le=10)] = 5
+    """Of a quality rating."""
+    primed: bool = False
+    """Readers are told something before this block, in `introduction`; analysed by itself."""
+    introduction: str = ""
+    """Shown before the block, in the first language."""
+
+    @property
+    def n_shown(self) -> int:
+        """Trials that a reader goes through, practice not counted."""
+        return self.n_trials + self.n_repeats + self.n_attention
+
+    @model_validator(mode="after")
+    def _can_be_shown(self) -> Self:
+        if self.n_repeats > self.n_trials:
+            raise ValueError(
+                f"n_repeats={self.n_repeats} of {self.n_trials} trials; repeat each once at most"
+            )
+        if self.n_attention and self.design not in ("authenticity", "pair"):
+            raise ValueError(
+                f"attention checks have an answer in authenticity and pair blocks only, not in "
+                f"{self.design}; set n_attention to 0"
+            )
+        if self.primed and not self.introduction:
+            raise ValueError("a primed block needs an introduction that tells what readers learn")
+        return self
+
+
+class Conduct(BaseModel):
+    """How readers are led through the study. The defaults are those of the first protocols."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    background: bool = False
+    """Ask role, years of experience, colour vision and display."""
+    calibration: bool = False
+    """A page on which brightness and zoom of the screen are checked."""
+    undo: bool = False
+    """The last answer may be taken back; both are kept, the later one counts."""
+    break_every: Annotated[int, Field(ge=5)] | None = None
+    """Trials between offers of a break."""
+    longest_run: Annotated[int, Field(ge=2)] | None = None
+    """Of trials with the same truth (of pairs: with the real one on the same side) in a row."""
+    repeat_gap: Annotated[int, Field(ge=1)] = 8
+    """Trials at least between a first showing and its repeat."""
+    block_order: Literal["fixed", "balanced"] = "fixed"
+    """Balanced: each reader begins with another block; unprimed blocks go first."""
+    live_days: Annotated[int, Field(ge=1)] = 14
+    """A reader who has not finished counts for the balance so long after the last answer."""
+    disclosure: Literal["nothing", "score"] = "nothing"
+    """What the thank-you page tells: nothing, or how many the reader got right."""
+    withdrawal: Literal["keep", "erase"] = "keep"
+    """What becomes of the answers of a reader who withdraws."""
+    audit_margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """How far above 0.5 the blinding audit's area under the curve may lie."""
+
+
+class Texts(BaseModel):
+    """The study's own words in a further language; what is missing is shown in the first one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    title: str | None = None
+    consent_text: str | None = None
+    instructions: str | None = None
+    introductions: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """One for each block, in the order of the blocks."""
+
+
+_FIRST_FIELDS = (
+    *("study_id", "title", "question", "consent_text", "consent_version", "instructions", "seed"),
+    *("n_participants", "n_trials", "confidence_points", "analysis"),
+)
+"""In every hash; what came later is in the hash of a protocol that uses it."""
+
+
 class Protocol(BaseModel):
     """One study. Frozen: a change makes another protocol, with another hash."""
 
@@ -116,8 +216,64 @@ class Protocol(BaseModel):
     n_participants: Annotated[int, Field(ge=1, le=1000)] = 6
     n_trials: Annotated[int, Field(ge=2, le=10_000)] = 40
     """Trials of each participant: all of the stimulus set, or a balanced part of it."""
+    """With blocks: their sum, and may be left out."""
     confidence_points: Annotated[int, Field(ge=2, le=10)] = 6
     analysis: AnalysisPlan = AnalysisPlan()
+    blocks: Annotated[tuple[Block, ...], Field(strict=False)] = ()
+    """Empty: one block of authenticity."""
+    conduct: Conduct = Conduct()
+    languages: Annotated[tuple[Language, ...], Field(strict=False, min_length=1)] = ("en",)
+    """That a reader may choose from; the study's own words above are in the first."""
+    texts: dict[Language, Texts] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trials_are_those_of_the_blocks(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("blocks") or "n_trials" in values:
+            return values
+        try:
+            blocks = [Block.model_validate(block) for block in values["blocks"]]
+        except (ValidationError, TypeError):
+            return values  # refused below, with its place
+        return values | {"n_trials": sum(block.n_trials for block in blocks)}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        n_of_blocks = sum(block.n_trials for block in self.rounds)
+        if self.n_trials != n_of_blocks:
+            raise ValueError(
+                f"n_trials={self.n_trials} but the blocks have {n_of_blocks} together; leave "
+                "n_trials out"
+            )
+        if unknown := [language for language in self.texts if language not in self.languages]:
+            raise ValueError(f"texts has {unknown[0]!r}, which is not among the languages; add it")
+        for language, texts in self.texts.items():
+            if texts.introductions and len(texts.introductions) != len(self.rounds):
+                raise ValueError(
+                    f"texts.{language} has {len(texts.introductions)} introductions for "
+                    f"{len(self.rounds)} blocks; give one for each, empty where there is none"
+                )
+        return self
+
+    @property
+    def rounds(self) -> tuple[Block, ...]:
+        """The blocks, also of a protocol that names none."""
+        return self.blocks or (Block(n_trials=self.n_trials),)
+
+    @property
+    def n_shown(self) -> int:
+        """Trials that a reader goes through: repeats and attention checks too, no practice."""
+        return sum(block.n_shown for block in self.rounds)
+
+    def words(self, language: str) -> Texts:
+        """The study's own words in a language, none missing."""
+        own = next((texts for name, texts in self.texts.items() if name == language), Texts())
+        return Texts(
+            title=own.title or self.title,
+            consent_text=own.consent_text or self.consent_text,
+            instructions=own.instructions or self.instructions,
+            introductions=own.introductions or tuple(b.introduction for b in self.rounds),
+        )
 
     @property
     def protocol_hash(self) -> str:
@@ -126,7 +282,8 @@ class Protocol(BaseModel):
         What was not promised does not count either, so that a protocol keeps its hash when later
         versions learn to promise more.
         """
-        values = self.model_dump(mode="json", exclude_none=True)
+        values = self.model_dump(mode="json", exclude_none=True, include=set(_FIRST_FIELDS))
+        values |= self.model_dump(mode="json", exclude_defaults=True, exclude=set(_FIRST_FIELDS))
         values["analysis"] = {
             name: value for name, value in values["analysis"].items() if value != []
         }
@@ -158,6 +315,14 @@ class Protocol(BaseModel):
                 f"{name} = {value}\n"
                 for name, value in plan.exclusions.model_dump(exclude_none=True).items()
             )
+        blocks = "".join(f"\n[[blocks]]\n{_toml_table(block)}" for block in self.blocks)
+        if conduct := _toml_table(self.conduct):
+            blocks += f"\n[conduct]\n{conduct}"
+        for language, texts in self.texts.items():
+            blocks += f"\n[texts.{language}]\n{_toml_table(texts)}"
+        languages = (
+            "" if self.languages == ("en",) else f"languages = {_toml_value(self.languages)}\n"
+        )
         return f"""\
 # The protocol of one reader study. It is frozen when the first reader starts: its hash is stored
 # with every response, and the analysis refuses responses that were given under another protocol.
@@ -174,11 +339,11 @@ seed = {self.seed}  # decides which stimuli are shown, and to each reader in whi
 n_participants = {self.n_participants}  # from 5 on, readers can be treated as a random sample
 n_trials = {self.n_trials}  # of each reader; half real, half generated
 confidence_points = {self.confidence_points}  # 1 is a guess, the highest is certain
-
+{languages}
 [analysis]
 confidence_level = {plan.confidence_level}
 primary = {_toml_string(plan.primary)}  # over all trials; readers and cases both random
-{promises}"""
+{promises}{blocks}"""
 
     def write(self, path: Path) -> None:
         """Write `to_toml()` to `path`.
@@ -222,26 +387,42 @@ def load_protocol(path: Path) -> Protocol:
         raise ProtocolError(f"{path}: {_first_problem(error)}") from None
 
 
+_TABLES: dict[int | str, type[BaseModel]] = {
+    "analysis": AnalysisPlan,
+    "exclusions": ExclusionRules,
+    "blocks": Block,
+    "conduct": Conduct,
+    "texts": Texts,
+}
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known: list[str] = list(Protocol.model_fields)
-        if where.startswith("analysis.exclusions."):
-            known = list(ExclusionRules.model_fields)
-        elif where.startswith("analysis."):
-            known = list(AnalysisPlan.model_fields)
-        return f"`{where}` is not a key of a protocol; use one of {', '.join(known)}."
+        table = next(
+            (_TABLES[part] for part in problem["loc"][-2::-1] if part in _TABLES), Protocol
+        )
+        return f"`{where}` is not a key of a protocol; use one of {', '.join(table.model_fields)}."
     if problem["type"] == "missing":
         return f"`{where}` is missing; add it."
     if problem["type"] == "value_error":
-        return f"`{where}`: {problem['msg'].removeprefix('Value error, ')}."
+        place = f"`{where}`: " if where else ""
+        return f"{place}{problem['msg'].removeprefix('Value error, ')}."
     found: Any = problem["input"]
     rule = problem["msg"].removeprefix("Input ")
     return f"`{where}` is {found!r}, but {rule}; change it."
 
 
+def _toml_table(values: BaseModel) -> str:
+    """What differs from the defaults, a line each."""
+    changed = values.model_dump(exclude_defaults=True)
+    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in changed.items())
+
+
 def _toml_value(value: str | float | tuple[str | int, ...]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml_value(one) for one in value) + "]"
     return _toml_string(value) if isinstance(value, str) else str(value)

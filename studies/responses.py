@@ -99,6 +99,9 @@ class Response(BaseModel):
     model_confidence: Annotated[
         Fraction | Absent, _means("the model's confidence in the true class", "probability")
     ] = None
+    is_attention: Annotated[
+        Truth | Absent, _means("true if the picture is an obvious control, in no result")
+    ] = None
 
 
 COLUMNS: tuple[str, ...] = tuple(Response.model_fields)
@@ -121,6 +124,7 @@ CHECKS: dict[str, tuple[Check, Any]] = dict.fromkeys(COLUMNS, (texts, "str")) | 
     "responded_at": (moments, "datetime64[us, UTC]"),
     "repeat_number": (numbers(1, 2**53, whole=True), "int64"),
     "model_confidence": (numbers(0, 1), "float64"),
+    "is_attention": (truths, "bool"),
 }
 """How each column is checked, and its type in the frame."""
 
@@ -135,6 +139,7 @@ _ADVICE = dict.fromkeys(COLUMNS, "write a text without a space before or after i
     "responded_at": "write a time with its zone, such as 2026-01-31T09:30:00+00:00",
     "repeat_number": "write a whole number, 1 for the first showing",
     "model_confidence": "write a number from 0 to 1, such as 0.85, with a point",
+    "is_attention": "write true or false",
 }
 
 
@@ -157,7 +162,8 @@ def write_responses(path: Path, rows: Iterable[Response]) -> None:
     table = table.astype({column: types[column] for column in filled if column in types})
     try:
         if suffix == ".csv":
-            table["is_synthetic"] = table["is_synthetic"].map({True: "true", False: "false"})
+            for column in table.columns.intersection(["is_synthetic", "is_attention"]):
+                table[column] = table[column].map({True: "true", False: "false"})
             moments = "%Y-%m-%dT%H:%M:%S.%f+00:00"
             table.to_csv(path, index=False, lineterminator="\n", date_format=moments)
         else:
@@ -219,6 +225,22 @@ def read_responses(path: Path) -> pd.DataFrame:
     return table
 
 
+def without_attention(responses: pd.DataFrame) -> pd.DataFrame:
+    """The judgements that results are made of: no attention checks."""
+    if "is_attention" not in responses:
+        return responses
+    return responses[~responses["is_attention"]].drop(columns="is_attention")
+
+
+def n_planned(protocol: Protocol) -> int:
+    """Stimuli that each reader judges in such a table: of the unprimed authenticity blocks."""
+    return sum(
+        block.n_trials
+        for block in protocol.rounds
+        if block.design == "authenticity" and not block.primed
+    )
+
+
 def check_protocol(responses: pd.DataFrame, protocol: Protocol) -> tuple[str, ...]:
     """What must be said about responses that can be those of `protocol`.
 
@@ -250,20 +272,26 @@ def check_protocol(responses: pd.DataFrame, protocol: Protocol) -> tuple[str, ..
             f"found {{found!r}} but the protocol's study is {protocol.study_id!r}; keep one study "
             "in one file",
         )
-    first = responses
-    if "repeat_number" in responses:
-        first = responses[responses["repeat_number"] == 1]
-    if "trial_number" in responses and len(first) == len(responses):
+    first, n_most = without_attention(responses), n_planned(protocol)
+    if "repeat_number" in first:
+        first = first[first["repeat_number"] == 1]
+    # Repeats that the protocol does not plan may have been shown after its trials.
+    has_other_repeats = (
+        "repeat_number" in responses
+        and responses["repeat_number"].max() > 1
+        and not any(block.n_repeats for block in protocol.rounds)
+    )
+    if "trial_number" in responses and not has_other_repeats:
         refuse_other(
             "trial_number",
-            responses["trial_number"] > protocol.n_trials,
-            f"found {{found}} but the protocol gives each reader {protocol.n_trials} trials; keep "
+            responses["trial_number"] > protocol.n_shown,
+            f"found {{found}} but the protocol gives each reader {protocol.n_shown} trials; keep "
             "other sessions out of this file",
         )
     refuse_other(
         "participant_id",
-        first.groupby("participant_id").cumcount() >= protocol.n_trials,
-        f"{{found}} has judged {protocol.n_trials} stimuli in earlier rows, which is all that the "
+        first.groupby("participant_id").cumcount() >= n_most,
+        f"{{found}} has judged {n_most} stimuli in earlier rows, which is all that the "
         "protocol gives a reader; keep other sessions out of this file",
     )
     if "confidence" in responses:
@@ -272,6 +300,11 @@ def check_protocol(responses: pd.DataFrame, protocol: Protocol) -> tuple[str, ..
             responses["confidence"] > protocol.confidence_points,
             f"found {{found:g}} but the protocol's scale ends at {protocol.confidence_points}; "
             "correct the row at its source and export again",
+        )
+    if protocol.analysis.rules.fewest_attention is not None and "is_attention" not in responses:
+        cautions.append(
+            "The protocol leaves out readers by their attention checks, but the responses have no "
+            "column `is_attention`, so that rule holds nobody back."
         )
     cautions += [
         f"The column `{found}` is not one that the analysis knows; if it is `{meant}`, rename it."

@@ -1,82 +1,69 @@
-"""The web server: personal links, one image route, and Gradio for the pages.
+"""The web server: personal links, the reader's calls, one image route, and Gradio for the shell.
 
 Who asks is known from the cookie alone, what they may see from the database alone. Whatever else
 a browser sends is an answer, and is checked as one.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
 
 import gradio as gr
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webapp import pages
-from webapp.flow import Page, page_of
-from webapp.store import Answer, Reader, Store
+from webapp.store import Reader, ReaderStore
+from webapp.strings import preferred
+from webapp.visit import CALLS, Visits
 
 COOKIE = "reader"
 COOKIE_DAYS = 30
 STUDY = "/study"
+LONGEST_BODY = 16_384
+"""Bytes; the longest call that a page makes has a tenth of it."""
 
 GRADIO_FILES = tuple(f"{STUDY}/{part}" for part in ("assets/", "static/", "theme.css"))
 """Gradio's own scripts and styles: the same for every study."""
 
-GRADIO_CALLS = (
-    STUDY,
-    f"{STUDY}/",
-    f"{STUDY}/config",
-    f"{STUDY}/gradio_api/run/predict",
-)
-"""What the page calls. Gradio serves much more (upload, queue, file cache, monitoring, run
-history, API schema), callable even where it is hidden; none of it is reachable here."""
+GRADIO_SHELL = (STUDY, f"{STUDY}/", f"{STUDY}/config")
+"""The page without a study in it. Gradio serves much more (event calls, queue, upload, file cache,
+monitoring, run history, API schema), callable even where it is hidden; none is reachable here."""
 
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; base-uri 'self'; "
+        "form-action 'self'; object-src 'none'; frame-ancestors 'none'"
     ),
+    "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-robots-tag": "noindex",
 }
 """`default-src 'self'`: the browser itself refuses any request that would leave the server."""
 
-UNKNOWN_LINK = (
-    "This link is not known",
-    "Please open the personal link from your invitation, whole and unchanged. If it still does "
-    "not open, ask the person who invited you for a new one.",
-)
-EXPIRED_LINK = (
-    "This link has expired",
-    "Your answers so far are kept. Please ask the person who invited you for a new link.",
-)
-NO_LINK = (
-    "Please open your personal link",
-    "This is a reader study. You enter it through the personal link from your invitation; "
-    "the same link brings you back to where you stopped.",
-)
-NOT_STORED = "That answer could not be stored. Please judge this cell."
+Trouble = Literal["no_link", "unknown", "expired", "revoked", "withdrawn"]
 
 
-def create_app(store: Store) -> FastAPI:
+def create_app(store: ReaderStore) -> FastAPI:
     """The whole server over one study database."""
     # FastAPI's own documentation would list the routes to anybody.
     app = FastAPI(title="Reader study", docs_url=None, redoc_url=None, openapi_url=None)
+    visits = Visits(store)
 
     @app.get("/healthz")
     def healthz() -> JSONResponse:
-        store.study_ids()
+        store.find_reader("")
         return JSONResponse({"status": "ok"})
 
     @app.get("/")
-    def front() -> HTMLResponse:
-        return HTMLResponse(pages.notice_page(*NO_LINK))
+    def front(request: Request) -> HTMLResponse:
+        return notice(request, "no_link", 200)
 
     @app.get("/favicon.ico")
     def favicon() -> Response:
@@ -88,10 +75,9 @@ def create_app(store: Store) -> FastAPI:
 
     @app.get("/s/{token}")
     def enter(token: str, request: Request) -> Response:
-        reader = store.find_reader(token)
-        if reader is None or reader.has_expired:
-            words = UNKNOWN_LINK if reader is None else EXPIRED_LINK
-            return HTMLResponse(pages.notice_page(*words), status_code=404)
+        who = reader_or_trouble(store, {COOKIE: token})
+        if isinstance(who, str):
+            return notice(request, who, 404)
         response = RedirectResponse(f"{STUDY}/", status_code=303)
         response.set_cookie(
             COOKIE,
@@ -104,25 +90,47 @@ def create_app(store: Store) -> FastAPI:
         )
         return response
 
-    @app.get("/image/{presentation_token}")
-    def image(presentation_token: str, request: Request) -> Response:
-        reader = current_reader(store, request.cookies)
-        png = store.image(reader.participant_id, presentation_token) if reader else None
+    async def do(request: Request) -> Response:
+        name, body = request.path_params["name"], await body_of(request)
+        if name not in CALLS or not isinstance(body, dict):
+            return JSONResponse({"error": "unknown call"}, status_code=400)
+
+        def reply() -> Response:
+            who = reader_or_trouble(store, request.cookies)
+            if isinstance(who, str):
+                html = pages.notice_fragment(who, language_of(request))
+                return JSONResponse({"page": "notice", "html": html}, status_code=401)
+            return JSONResponse(asdict(visits.do(who, name, body)))
+
+        return await run_in_threadpool(reply)
+
+    def image(request: Request) -> Response:
+        who = reader_or_trouble(store, request.cookies)
+        token, side = request.path_params["token"], request.path_params.get("side")
+        if isinstance(who, str) or side not in (None, "left", "right"):
+            png = None
+        else:
+            png = store.image(who.participant_id, token, side)
         if png is None:
-            return HTMLResponse(pages.notice_page(*NO_LINK), status_code=404)
+            return notice(request, "no_link", 404)
         return Response(png, media_type="image/png")
 
+    # The routes of every trial go past FastAPI's dependencies, which cost more than the page.
+    app.add_route(f"{STUDY}/do/{{name}}", do, methods=["POST"])
+    app.add_route("/image/{token}", image)
+    app.add_route("/image/{token}/{side}", image)
+
     @app.exception_handler(404)
-    def not_found(_request: Request, _error: Exception) -> HTMLResponse:
-        return HTMLResponse(pages.notice_page(*NO_LINK), status_code=404)
+    def not_found(request: Request, _error: Exception) -> HTMLResponse:
+        return notice(request, "no_link", 404)
 
     app.add_middleware(StudyGuard, store=store)
     app = gr.mount_gradio_app(
         app,
-        build_blocks(store),
+        build_shell(),
         path=STUDY,
         theme=calm_theme(),
-        css=pages.CSS,
+        # Given as `css`, Gradio would rewrite the selectors, and break those with commas inside.
         head=pages.HEAD,
         footer_links=[],
         show_error=False,
@@ -135,77 +143,46 @@ def create_app(store: Store) -> FastAPI:
     return app
 
 
-def current_reader(store: Store, cookies: Any) -> Reader | None:
-    """The reader whose cookie this is, unless the link has expired."""
+def build_shell() -> gr.Blocks:
+    """One component with the script in it, and no event: Gradio itself learns nothing."""
+    with gr.Blocks(title="Reader study", analytics_enabled=False, fill_width=True) as shell:
+        gr.HTML(pages.EMPTY, js_on_load=pages.SCRIPT, apply_default_css=False)
+    return shell
+
+
+def reader_or_trouble(store: ReaderStore, cookies: Mapping[str, str]) -> Reader | Trouble:
+    """Whose cookie this is, or why it opens nothing."""
     token = cookies.get(COOKIE)
     reader = store.find_reader(token) if token else None
-    return None if reader is None or reader.has_expired else reader
+    if reader is None:
+        return "unknown" if token else "no_link"
+    if reader.is_withdrawn:
+        return "withdrawn"
+    return reader if reader.link == "valid" else reader.link
 
 
-def build_blocks(store: Store) -> gr.Blocks:
-    """One component that shows whatever page the server says, and four calls."""
-
-    def show(request: gr.Request) -> str:
-        reader = current_reader(store, request.cookies)
-        return current_page(store, reader) if reader else pages.notice_page(*NO_LINK)
-
-    def consent(request: gr.Request) -> str:
-        reader = current_reader(store, request.cookies)
-        if reader:
-            store.record_consent(reader.participant_id, store.protocol(reader.study_id))
-        return show(request)
-
-    def begin(request: gr.Request) -> str:
-        reader = current_reader(store, request.cookies)
-        if reader and page_of(store.progress(reader.participant_id)) is Page.INSTRUCTIONS:
-            return current_page(store, reader, begins=True)
-        return show(request)
-
-    def answer(request: gr.Request, event: gr.EventData) -> str:
-        reader = current_reader(store, request.cookies)
-        if reader is None:
-            return show(request)
-        try:
-            given = Answer.model_validate(event._data)
-        except ValidationError:
-            return current_page(store, reader, notice=NOT_STORED)
-        points = store.protocol(reader.study_id).confidence_points
-        outcome = store.record_response(reader.participant_id, given, confidence_points=points)
-        notice = NOT_STORED if outcome == "refused" else ""
-        return current_page(store, reader, notice=notice)
-
-    with gr.Blocks(title="Reader study", analytics_enabled=False, fill_width=True) as blocks:
-        page = gr.HTML(js_on_load=pages.SCRIPT, apply_default_css=False)
-        call: Callable[..., Any] = partial(
-            dict,
-            outputs=page,
-            queue=False,
-            concurrency_limit=None,
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        blocks.load(show, **call(api_name="show"))
-        page.consent(consent, **call(api_name="consent"))
-        page.begin(begin, **call(api_name="begin"))
-        page.answer(answer, **call(api_name="answer"))
-    return blocks
+def language_of(request: Request) -> str:
+    """For pages outside a study: the browser's."""
+    return preferred(request.headers.get("accept-language", ""))
 
 
-def current_page(store: Store, reader: Reader, *, begins: bool = False, notice: str = "") -> str:
-    """The page on which this reader goes on; a trial is presented anew each time."""
-    protocol = store.protocol(reader.study_id)
-    progress = store.progress(reader.participant_id)
-    match page_of(progress):
-        case Page.CONSENT:
-            return pages.consent_page(protocol)
-        case Page.INSTRUCTIONS if not begins:
-            return pages.instructions_page(protocol, progress.n_trials)
-        case Page.FINISH:
-            return pages.finish_page(protocol, progress.n_trials)
-    trial = store.present_next(reader.participant_id)
-    if trial is None:  # answered in another tab since
-        return pages.finish_page(protocol, progress.n_trials)
-    return pages.trial_page(protocol, trial, notice=notice)
+def notice(request: Request, trouble: Trouble, status_code: int) -> HTMLResponse:
+    """A page that says how to enter."""
+    html = pages.notice_page(trouble, language_of(request))
+    return HTMLResponse(html, status_code=status_code)
+
+
+async def body_of(request: Request) -> Any:
+    """The JSON of a call; None where it is none, or longer than any page's."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_BODY:
+            return None
+    try:
+        return json.loads(body or b"{}")
+    except ValueError:
+        return None
 
 
 def calm_theme() -> gr.themes.Base:
@@ -223,9 +200,9 @@ def calm_theme() -> gr.themes.Base:
 
 
 class StudyGuard:
-    """Lets through Gradio's files, and for a known reader the calls of the page; nothing else."""
+    """Lets through Gradio's files, and for a known reader its empty page; nothing else of it."""
 
-    def __init__(self, app: ASGIApp, store: Store) -> None:
+    def __init__(self, app: ASGIApp, store: ReaderStore) -> None:
         self._app = app
         self._store = store
 
@@ -240,19 +217,20 @@ class StudyGuard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
-                    *(
-                        (key, value)
-                        for key, value in message["headers"]
-                        if key.decode() not in HEADERS
-                    ),
-                    *((key.encode(), value.encode()) for key, value in HEADERS.items()),
+                    *(header for header in message["headers"] if header[0] not in _HEADERS),
+                    *_HEADERS.items(),
                 ]
             await send(message)
 
         reply: ASGIApp = self._app
-        if path.startswith(STUDY) and not path.startswith(GRADIO_FILES):
-            if path not in GRADIO_CALLS:
-                reply = HTMLResponse(pages.notice_page(*NO_LINK), status_code=404)
-            elif not await run_in_threadpool(current_reader, self._store, request.cookies):
-                reply = HTMLResponse(pages.notice_page(*NO_LINK), status_code=401)
+        if path.startswith(STUDY) and not path.startswith((*GRADIO_FILES, f"{STUDY}/do/")):
+            if path not in GRADIO_SHELL:
+                reply = notice(request, "no_link", 404)
+            else:
+                who = await run_in_threadpool(reader_or_trouble, self._store, request.cookies)
+                if isinstance(who, str):
+                    reply = notice(request, who, 401)
         await reply(scope, receive, send_with_headers)
+
+
+_HEADERS = {key.encode(): value.encode() for key, value in HEADERS.items()}

@@ -1,162 +1,255 @@
-"""What each page looks like: values in, HTML out. Layout only."""
+"""What each page looks like: values in, HTML out. The layout itself is in `pages.jinja`."""
 
-from html import escape
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
 
-from studies.protocol import Protocol
-from webapp.blinding import BlindedTrial
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from studies.protocol import Block, Design, Protocol
+from webapp.blinding import BlindedTrial, Feedback
+from webapp.strings import strings
 
 HERE = Path(__file__).parent
 CSS = (HERE / "page.css").read_text(encoding="utf-8")
 SCRIPT = (HERE / "page.js").read_text(encoding="utf-8")
 
-HEAD = '<meta name="color-scheme" content="light"><meta name="robots" content="noindex">'
+HEAD = (
+    '<meta name="color-scheme" content="light"><meta name="robots" content="noindex">'
+    f"<style>{CSS}</style>"
+)
+
+EMPTY = '<div class="cy"><div class="cy-lost" role="alert" data-lost></div></div>'
+"""Until the first reply."""
 
 FAVICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">
 <circle cx="8" cy="8" r="6.5" fill="none" stroke="#1f566d" stroke-width="2"/>
 <circle cx="8" cy="8" r="2.5" fill="#1f566d"/></svg>"""
 
-RESPONSES = (("real", "R", "Real"), ("generated", "G", "Generated"))
-
-
-def consent_page(protocol: Protocol) -> str:
-    """The consent text, word for word, and one button."""
-    return _page(
-        "consent",
-        protocol.title,
-        f"""
-        <article class="cy-card">
-          <h1 tabindex="-1">Before you begin</h1>
-          {_paragraphs(protocol.consent_text)}
-          <p class="cy-quiet">If you do not wish to take part, close this page; nothing is stored.
-          (Version {escape(protocol.consent_version)} of this text)</p>
-          <div class="cy-actions">
-            <button type="button" class="cy-primary" data-send="consent">
-              I agree to take part</button>
-          </div>
-        </article>""",
+_macros: Any = (
+    Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    .get_template("pages.jinja")
+    .module
+)
+
+RESERVED_KEYS = frozenset("ux")
+"""Letters that do something else on every trial."""
 
 
-def instructions_page(protocol: Protocol, n_trials: int) -> str:
-    """How to judge, with the keys."""
-    points = protocol.confidence_points
-    return _page(
-        "instructions",
-        protocol.title,
-        f"""
-        <article class="cy-card">
-          <h1 tabindex="-1">How it works</h1>
-          {_paragraphs(protocol.instructions)}
-          <dl class="cy-keys">
-            <div><dt><kbd>R</kbd> then <kbd>1</kbd> – <kbd>{points % 10}</kbd></dt>
-              <dd>Real, and how sure you are</dd></div>
-            <div><dt><kbd>G</kbd> then <kbd>1</kbd> – <kbd>{points % 10}</kbd></dt>
-              <dd>Generated, and how sure you are</dd></div>
-            <div><dt><kbd>Esc</kbd></dt><dd>Take back the letter</dd></div>
-            <div><dt><kbd>P</kbd></dt><dd>Show the picture smooth, or as pixels</dd></div>
-          </dl>
-          <p>With a mouse or a finger, one press on a number answers. You will see
-          <strong>{n_trials} cells</strong>. You may stop at any time: your link brings you back to
-          the cell where you stopped, on any device.</p>
-          <div class="cy-actions">
-            <button type="button" class="cy-primary" data-send="begin">Begin</button>
-          </div>
-        </article>""",
-    )
+@dataclass(eq=False)
+class Frame:
+    """A study in one language: what is around every page."""
 
+    protocol: Protocol
+    language: str
 
-def trial_page(protocol: Protocol, trial: BlindedTrial, *, notice: str = "") -> str:
-    """One cell, one question, one press."""
-    points = protocol.confidence_points
-    rows = "".join(_answers(*response, points) for response in RESPONSES)
-    return _page(
-        "trial",
-        protocol.title,
-        f"""
-        <h1 class="cy-question" tabindex="-1">Is this cell real or generated?</h1>
-        <div class="cy-stage">
-          <img class="cy-cell" src="{escape(trial.image_url)}" alt="cell image" draggable="false">
-        </div>
-        <div class="cy-view">
-          <button type="button" class="cy-toggle" data-toggle="pixels" aria-pressed="false">
-            <kbd>P</kbd> Show pixels</button>
-        </div>
-        <div class="cy-panel" style="--points: {points}">
-          {rows}
-          <div class="cy-ends" aria-hidden="true"><span>guess</span><span>certain</span></div>
-        </div>
-        <p class="cy-hint" role="status" data-hint>{escape(notice)}</p>""",
-        progress=(trial.trial_number, trial.n_trials),
-        attributes=f'data-presentation="{escape(trial.presentation_token)}" '
-        f'data-trial-number="{trial.trial_number}" data-n-trials="{trial.n_trials}" '
-        f'data-confidence-points="{points}"',
-    )
+    @cached_property
+    def t(self) -> dict[str, Any]:
+        """All words of the pages."""
+        return strings(self.language)
 
+    @cached_property
+    def title(self) -> str:
+        """Of the study."""
+        return self.protocol.words(self.language).title or ""
 
-def finish_page(protocol: Protocol, n_trials: int) -> str:
-    """Thanks, and nothing that would tell the next reader."""
-    return _page(
-        "finish",
-        protocol.title,
-        f"""
-        <article class="cy-card">
-          <h1 tabindex="-1">Thank you</h1>
-          <p>All {n_trials} answers are stored. You can close this page now.</p>
-          <p class="cy-quiet">Please do not talk about single pictures with other readers while
-          the study is open.</p>
-        </article>""",
-        progress=(n_trials, n_trials),
-    )
+    @cached_property
+    def languages(self) -> dict[str, str]:
+        """From which the reader may choose, by code."""
+        return {code: strings(code)["name"] for code in self.protocol.languages}
 
+    @cached_property
+    def script(self) -> str:
+        """The words that the script says."""
+        return json.dumps(self.t["script"], ensure_ascii=False)
 
-def notice_page(title: str, text: str) -> str:
-    """A whole page outside the study: a link that does not open, an address that is none."""
-    return f"""<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>{HEAD}<style>{CSS}</style></head>
-<body><main class="cy"><article class="cy-card">
-<h1>{escape(title)}</h1><p>{escape(text)}</p></article></main></body></html>
-"""
+    # Before the trials
 
-
-def _page(
-    name: str,
-    title: str,
-    content: str,
-    *,
-    progress: tuple[int, int] | None = None,
-    attributes: str = "",
-) -> str:
-    counter = ""
-    if progress:
-        number, n_trials = progress
-        counter = (
-            f'<span class="cy-counter">{number} of {n_trials}</span>'
-            f'<progress class="cy-progress" max="{n_trials}" value="{number}" '
-            f'aria-label="progress: {number} of {n_trials}"></progress>'
+    def consent(self) -> str:
+        """The consent text, word for word, and one button."""
+        words = self.protocol.words(self.language)
+        return _macros.consent(
+            self,
+            _paragraphs(words.consent_text),
+            self.protocol.consent_version,
+            self.protocol.conduct.withdrawal,
         )
-    return f"""
-    <div class="cy" data-page="{name}" {attributes}>
-      <header class="cy-bar"><span class="cy-title">{escape(title)}</span>{counter}</header>
-      {content}
-      <div class="cy-lost" role="alert" data-lost></div>
-    </div>"""
+
+    def background(self, notice: str = "") -> str:
+        """Who reads, in four questions."""
+        return _macros.background(self, notice)
+
+    def calibration(self, notice: str = "") -> str:
+        """Brightness and zoom of the reader's screen."""
+        return _macros.calibration(self, notice)
+
+    def instructions(self) -> str:
+        """How to judge, with the keys."""
+        protocol, t = self.protocol, self.t["instructions"]
+        n_practice = sum(block.n_practice for block in protocol.rounds)
+        amount = t["amount_practice" if n_practice else "amount"]
+        points = {block.design: _n_points(protocol, block) for block in protocol.rounds}
+        return _macros.instructions(
+            self,
+            _paragraphs(protocol.words(self.language).instructions),
+            amount.format(n_trials=protocol.n_shown, n_practice=n_practice),
+            list(points),
+            points,
+            protocol.conduct.undo,
+        )
+
+    def block(self, block_number: int) -> str:
+        """What a reader is told before a block."""
+        t, blocks = self.t["block"], self.protocol.rounds
+        block = blocks[block_number - 1]
+        facts = [t["amount_pair" if block.design == "pair" else "amount"]]
+        facts += [t["amount_practice"]] if block.n_practice else []
+        facts += [t["exposure"]] if block.exposure_s else []
+        values = {
+            "number": block_number,
+            "n_blocks": len(blocks),
+            "n_trials": block.n_shown,
+            "n_practice": block.n_practice,
+            "seconds": f"{block.exposure_s or 0:g}",
+        }
+        return _macros.block(
+            self,
+            t["heading" if len(blocks) > 1 else "heading_single"].format(**values),
+            _paragraphs((self.protocol.words(self.language).introductions or ())[block_number - 1]),
+            [fact.format(**values) for fact in facts],
+        )
+
+    # Trials and after
+
+    def trial(self, trial: BlindedTrial, classes: tuple[str, ...] = (), *, notice: str = "") -> str:
+        """One cell or two, one question, one gesture."""
+        points = _n_points(self.protocol, self.protocol.rounds[trial.block_number - 1])
+        return _macros.trial(self, trial, _furniture(self, trial.design, points, classes), notice)
+
+    def feedback(self, feedback: Feedback) -> str:
+        """What takes the place of the answers after a practice trial."""
+        t = self.t["feedback"]
+        text = t.get(feedback.truth) or t["class"].format(name=self.class_label(feedback.truth))
+        return _macros.feedback(self, feedback.was_right, text)
+
+    def pause(self, n_answered: int, n_trials: int) -> str:
+        """The offer of a break."""
+        return _macros.pause(self, n_answered, n_trials)
+
+    def finish(self, n_trials: int, score: tuple[int, int] | None) -> str:
+        """Thanks, and what the protocol allows the reader to know."""
+        return _macros.finish(self, n_trials, score)
+
+    def closed(self) -> str:
+        """The study takes no answers now."""
+        return _macros.closed(self)
+
+    def class_label(self, class_name: str) -> str:
+        """A class as readers call it."""
+        return self.t["classes"].get(class_name.lower(), class_name.replace("_", " "))
 
 
-def _answers(response: str, key: str, label: str, points: int) -> str:
-    buttons = "".join(
-        f'<button type="button" data-response="{response}" data-confidence="{confidence}" '
-        f'aria-label="{label}, confidence {confidence} of {points}">{confidence}</button>'
-        for confidence in range(1, points + 1)
+def notice_page(name: str, language: str) -> str:
+    """A whole page outside the study: a link that does not open, an address that is none."""
+    return _macros.notice(language, strings(language)["notice"][name], Markup(HEAD))
+
+
+def notice_fragment(name: str, language: str) -> str:
+    """The same, for the page that is already open."""
+    return _macros.gone(language, strings(language)["notice"][name])
+
+
+def class_keys(labels: Sequence[str]) -> list[str]:
+    """A letter for each label: its first one, where that is free, else another of its own."""
+    keys: dict[str, str] = {}
+    free = set(ascii_lowercase) - RESERVED_KEYS
+    for reach in (1, None):  # all first letters are given out before any other
+        for label in labels:
+            wanted = label.lower()[:reach] + ("" if reach else ascii_lowercase)
+            if label not in keys and (key := next((one for one in wanted if one in free), "")):
+                keys[label] = key
+                free.remove(key)
+    return [keys.get(label, "") for label in labels]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Furniture:
+    """What all trials of a block have in common, made once."""
+
+    attributes: Markup
+    question: str
+    alts: tuple[str, ...]
+    help_button: Markup
+    tools: Markup
+    tools_with_undo: Markup
+    panel: Markup
+    end: Markup
+
+
+@cache
+def _furniture(frame: Frame, design: Design, points: int, classes: tuple[str, ...]) -> _Furniture:
+    t, protocol = frame.t, frame.protocol
+    values = range(1, points + 1)
+    rows: list[tuple[str, str, str, str]] = []
+    alts: tuple[str, ...] = (t["trial"]["picture"],)
+    match design:
+        case "authenticity":
+            for response in ("real", "generated"):
+                key = t["authenticity"][f"{response}_key"]
+                rows.append((response, key.lower(), key, t["authenticity"][response]))
+        case "pair":
+            alts = (t["trial"]["picture_left"], t["trial"]["picture_right"])
+            rows = [
+                ("left", "arrowleft", "←", t["pair"]["left"]),
+                ("right", "arrowright", "→", t["pair"]["right"]),
+            ]
+        case "classification":
+            labels = [frame.class_label(name) for name in classes]
+            for name, key, label in zip(classes, class_keys(labels), labels, strict=True):
+                rows.append((name, key, key.upper(), label))
+    match design:
+        case "quality":
+            panel = _macros.quality_panel(frame, values)
+        case "classification":
+            panel = _macros.class_panel(frame, rows, values)
+        case _:
+            panel = _macros.confidence_panel(frame, rows, values)
+    attributes = Markup('data-confidence-points="{}" data-words="{}"').format(
+        "" if design == "quality" else points, frame.script
     )
-    return (
-        f'<div class="cy-row" role="group" aria-label="{label}" data-row="{response}">'
-        f'<span class="cy-label"><kbd>{key}</kbd> {label}</span>{buttons}</div>'
+    return _Furniture(
+        attributes=attributes,
+        question=t[design]["question"],
+        alts=alts,
+        help_button=_macros.help_button(t),
+        tools=_macros.tools(frame),
+        tools_with_undo=_macros.tools(frame, undo=True),
+        panel=panel,
+        end=_macros.end(
+            frame,
+            design,
+            {design: points},
+            protocol.conduct.undo,
+            protocol.conduct.withdrawal,
+        ),
     )
 
 
-def _paragraphs(text: str) -> str:
-    blocks = (" ".join(block.split()) for block in text.split("\n\n"))
-    return "".join(f"<p>{escape(block)}</p>" for block in blocks if block)
+def _n_points(protocol: Protocol, block: Block) -> int:
+    return block.rating_points if block.design == "quality" else protocol.confidence_points
+
+
+def _paragraphs(text: str | None) -> list[str]:
+    blocks = (" ".join(block.split()) for block in (text or "").split("\n\n"))
+    return [block for block in blocks if block]

@@ -1,35 +1,40 @@
-"""The only module with a database session. Responses are inserted, never updated.
+"""What a reader's browser may do: each call one short transaction. Answers are only ever inserted.
 
-Every writing call is one transaction that is on disk before the call returns, so an answer that
-was acknowledged survives the death of the process and of the machine.
+Trials are answered in the order of their positions, so the answered ones are always the first ones
+of the schedule, and how many they are says where the reader stands. Every call that writes locks
+its reader's row first (SQLite: the database), so that two tabs cannot both be right.
 """
 
 import hashlib
+import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Engine, create_engine, event, func
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
-from sqlmodel import Session, col, select
+from sqlalchemy import Connection, insert
 
-from studies.protocol import Protocol
-from studies.responses import Response as ResponseRow
-from studies.stimuli import Stimulus
-from webapp import tables
-from webapp.blinding import BlindedTrial
-from webapp.errors import WebappError
+from studies.allocation import Pools
+from studies.protocol import Design, Protocol
+from webapp import enrolment, queries
+from webapp.blinding import BlindedTrial, Feedback
+from webapp.database import Database, utc_now
 from webapp.flow import Progress
-from webapp.migrations import migrate, schema_version
+from webapp.queries import Facts, consent, milestone, presentation, response, retraction
 
 CLOCK_TOLERANCE_S = 1.0
 """How much longer than the server's own interval a reader's response time may be."""
+
+LOADING_S = 5.0
+"""How long after the end of its exposure a picture is still sent; the page ends it by itself."""
+
+_Fact = (
+    Annotated[int, Field(ge=-(2**53), le=2**53)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=200)]
+)
 
 
 class Answer(BaseModel):
@@ -37,24 +42,44 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    presentation_token: str = Field(max_length=64)
-    response: Literal["real", "generated"]
-    confidence: int = Field(ge=1, le=10)
-    response_time_s: float = Field(ge=0, allow_inf_nan=False)
+    presentation_token: Annotated[str, Field(max_length=64)]
+    response: Annotated[str, Field(max_length=64)]
+    """real, generated; left, right (the real one of a pair); a class; a rating as a number."""
+    confidence: Annotated[int, Field(ge=1, le=10)] | None
+    """None for a rating, and for nothing else."""
+    response_time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    client: Annotated[dict[Annotated[str, Field(max_length=40)], _Fact], Field(max_length=24)] = {}
+    """What the browser measured; `hidden_s` is how long the tab was not to be seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Whoever holds a valid token."""
+    """Whoever holds a link."""
 
     participant_id: str
     study_id: str
-    has_expired: bool
+    language: str
+    link: Literal["valid", "expired", "revoked"]
+    is_withdrawn: bool
 
 
-def utc_now() -> datetime:
-    """The present moment, with its zone."""
-    return datetime.now(UTC)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What became of an answer."""
+
+    outcome: Literal["stored", "already stored", "refused"]
+    feedback: Feedback | None = None
+    """After a practice trial only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a reader stands in the schedule; before consent nowhere."""
+
+    last: Facts | None = None
+    """The trial that was answered last."""
+    current: Facts | None = None
+    following: Facts | None = None
 
 
 def token_digest(token: str) -> str:
@@ -62,403 +87,409 @@ def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-class Store:
-    """A study database: SQLite in one file, or PostgreSQL."""
+class ReaderStore:
+    """The readers' side of a study database."""
 
-    def __init__(self, engine: Engine, *, now: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        # Taking the write lock first: SQLite refuses at once, without waiting, a transaction
-        # that read before another one wrote and then wants to write itself.
-        self._writer = engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
         self._now = now
+        self._protocols: dict[str, Protocol] = {}
+        self._pools: dict[str, Pools] = {}
+        self._n_answered: dict[str, int] = {}
+        """Where each reader stood when last looked: a guess, which the database confirms."""
 
-    @classmethod
-    def create(cls, database_url: str) -> "Store":
-        """Open a database, making it or bringing its schema up to date where needed."""
-        engine = _engine(database_url)
-        with _said_in_one_line(engine), engine.begin() as connection:
-            migrate(connection)
-        return cls(engine)
-
-    @classmethod
-    def open(cls, database_url: str) -> "Store":
-        """Open a database that holds studies already.
-
-        Raises:
-            WebappError: if it holds none, or was written by a newer version.
-        """
-        engine = _engine(database_url)
-        path = engine.url.database
-        is_file = engine.dialect.name == "sqlite" and path is not None and path != ":memory:"
-        if is_file and not Path(str(path)).exists():
-            raise _not_initialised(engine)
-        with _said_in_one_line(engine), engine.begin() as connection:
-            if schema_version(connection) == 0:
-                raise _not_initialised(engine)
-            migrate(connection)
-        return cls(engine)
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._engine.dispose()
-
-    # A study is made
-
-    def add_study(
-        self,
-        protocol: Protocol,
-        pictures: Sequence[tuple[Stimulus, bytes]],
-        schedules: Sequence[Sequence[str]],
-        *,
-        valid_days: int,
-    ) -> dict[str, str]:
-        """Enrol one participant for each schedule (stimulus ids in order of showing).
-
-        Returns:
-            The token of each participant's link by participant id; only now, for the database
-            keeps digests.
-
-        Raises:
-            WebappError: if there is a study under this id already.
-        """
-        now = self._now()
-        tokens: dict[str, str] = {}
-        with Session(self._writer) as session:
-            self._refuse_second(session, protocol)
-            session.add(
-                tables.Study(
-                    study_id=protocol.study_id,
-                    protocol_hash=protocol.protocol_hash,
-                    protocol_json=protocol.model_dump_json(),
-                    created_at=now.isoformat(),
-                )
-            )
-            session.flush()
-            for stimulus, png in pictures:
-                session.add(
-                    tables.Stimulus(
-                        study_id=protocol.study_id,
-                        stimulus_id=stimulus.stimulus_id,
-                        class_name=stimulus.class_name,
-                        is_synthetic=stimulus.is_synthetic,
-                        png=png,
-                    )
-                )
-            for number in range(1, len(schedules) + 1):
-                participant_id = f"{protocol.study_id}-P{number:02d}"
-                tokens[participant_id] = secrets.token_urlsafe(32)
-                session.add(
-                    tables.Participant(
-                        participant_id=participant_id,
-                        study_id=protocol.study_id,
-                        participant_number=number,
-                        token_digest=token_digest(tokens[participant_id]),
-                        link_expires_at=(now + timedelta(days=valid_days)).isoformat(),
-                    )
-                )
-            session.flush()
-            for number, schedule in enumerate(schedules, 1):
-                participant_id = f"{protocol.study_id}-P{number:02d}"
-                for trial_number, stimulus_id in enumerate(schedule, 1):
-                    session.add(
-                        tables.Trial(
-                            trial_id=f"{participant_id}-T{trial_number:03d}",
-                            participant_id=participant_id,
-                            study_id=protocol.study_id,
-                            stimulus_id=stimulus_id,
-                            trial_number=trial_number,
-                        )
-                    )
-            session.commit()
-        return tokens
-
-    def refuse_second(self, protocol: Protocol) -> None:
-        """Refuse a protocol whose study id is taken."""
-        with Session(self._engine) as session:
-            self._refuse_second(session, protocol)
-
-    @staticmethod
-    def _refuse_second(session: Session, protocol: Protocol) -> None:
-        existing = session.get(tables.Study, protocol.study_id)
-        if existing is None:
-            return
-        if existing.protocol_hash == protocol.protocol_hash:
-            raise WebappError(
-                f"study {protocol.study_id!r} was created already; its links were written then "
-                "and only their digests are kept. Use those links, or give the new study another "
-                "study_id."
-            )
-        raise WebappError(
-            f"study {protocol.study_id!r} runs under protocol {existing.protocol_hash[:12]}… but "
-            f"this file is {protocol.protocol_hash[:12]}…; a frozen protocol cannot be replaced: "
-            "give the changed one another study_id."
-        )
-
-    # A reader takes it
+    # Who, and what study
 
     def find_reader(self, token: str) -> Reader | None:
         """Who holds this token, or None."""
-        with Session(self._engine) as session:
-            found = session.exec(
-                select(tables.Participant).where(
-                    tables.Participant.token_digest == token_digest(token)
-                )
-            ).first()
+        with self._database.read() as connection:
+            found = connection.execute(queries.LINK, {"digest": token_digest(token)}).first()
         if found is None:
             return None
+        has_expired = datetime.fromisoformat(found.expires_at) <= self._now()
         return Reader(
             participant_id=found.participant_id,
             study_id=found.study_id,
-            has_expired=datetime.fromisoformat(found.link_expires_at) <= self._now(),
+            language=found.language,
+            link="revoked" if found.revoked_at else "expired" if has_expired else "valid",
+            is_withdrawn=bool(found.withdrawn_at),
         )
 
     def protocol(self, study_id: str) -> Protocol:
-        """The frozen protocol of a study."""
-        with Session(self._engine) as session:
-            found = session.get_one(tables.Study, study_id)
-        return Protocol.model_validate_json(found.protocol_json)
+        """The protocol that is in force."""
+        with self._database.read() as connection:
+            found = connection.execute(queries.PROTOCOL_HASH, {"study_id": study_id}).scalar_one()
+            return self._protocol(connection, study_id, found)
+
+    def classes(self, study_id: str) -> tuple[str, ...]:
+        """The classes of the study's stimuli, in alphabetical order."""
+        with self._database.read() as connection:
+            return self._classes(connection, study_id)
 
     def progress(self, participant_id: str) -> Progress:
-        """How far a reader is."""
-        with Session(self._engine) as session:
-            return _progress(session, participant_id)
+        """Where a reader stands."""
+        them = {"participant_id": participant_id}
+        with self._database.read() as connection:
+            reader = connection.execute(queries.READER, them).one()
+            milestones = frozenset(connection.execute(queries.MILESTONES, them).scalars())
+            protocol = self._protocol(connection, reader.study_id, reader.protocol_hash)
+            place = self._place(connection, participant_id)
+            n_answered = _n_numbered(connection, participant_id, place)
+        block = place.current.block_number if place.current is not None else None
+        introductions = protocol.words(reader.language).introductions
+        return Progress(
+            is_open=reader.state == "open",
+            has_consented=reader.consented_at is not None,
+            asks_background=protocol.conduct.background,
+            asks_calibration=protocol.conduct.calibration,
+            milestones=milestones,
+            n_trials=protocol.n_shown,
+            n_answered=n_answered,
+            next_block=block,
+            has_introduction=block is not None
+            and (len(protocol.rounds) > 1 or bool(introductions[block - 1])),
+            break_every=protocol.conduct.break_every,
+        )
 
-    def record_consent(self, participant_id: str, protocol: Protocol) -> None:
-        """Store that a reader agreed to the protocol's consent text; the first time counts."""
-        with Session(self._writer) as session:
-            if session.get(tables.Consent, participant_id) is None:
-                session.add(
-                    tables.Consent(
-                        participant_id=participant_id,
-                        consent_version=protocol.consent_version,
-                        text_digest=hashlib.sha256(protocol.consent_text.encode()).hexdigest(),
-                        consented_at=self._now().isoformat(),
-                    )
-                )
-                session.commit()
+    # On the way to the trials
 
-    def present_next(self, participant_id: str) -> BlindedTrial | None:
-        """Show the reader's next unanswered trial under a fresh token; None if all are answered."""
-        with Session(self._writer) as session:
-            trial = _current_trial(session, participant_id)
-            if trial is None:
-                return None
-            token = secrets.token_urlsafe(24)
-            session.add(
-                tables.Presentation(
-                    token=token, trial_id=trial.trial_id, presented_at=self._now().isoformat()
-                )
+    def record_consent(self, participant_id: str, language: str) -> None:
+        """Store that a reader agreed to the words in this language, and give out the schedule.
+
+        The first time counts. Nothing happens when the study is not open or the reader withdrew.
+        """
+        with self._database.write() as connection:
+            reader = enrolment.lock_study_of(connection, participant_id)
+            if reader.consented_at or reader.state != "open" or reader.withdrawn_at:
+                return
+            now = self._now()
+            protocol = self._protocol(connection, reader.study_id, reader.protocol_hash)
+            words = protocol.words(language).consent_text or ""
+            connection.execute(
+                insert(consent),
+                {
+                    "participant_id": participant_id,
+                    "consent_version": protocol.consent_version,
+                    "text_digest": hashlib.sha256(words.encode()).hexdigest(),
+                    "consented_at": now.isoformat(),
+                    "language": language,
+                },
             )
-            blinded = BlindedTrial(
-                presentation_token=token,
-                trial_number=trial.trial_number,
-                n_trials=_progress(session, participant_id).n_trials,
-            )
-            session.commit()
-        return blinded
+            if reader.arm is None:  # a reader of the first schema has a schedule from the start
+                stimuli = self._stimuli(connection, reader.study_id)
+                enrolment.enrol(connection, protocol, stimuli, reader, now=now)
+            spoken = {"who": participant_id, "new_language": language}
+            connection.execute(queries.SET_LANGUAGE, spoken)
 
-    def image(self, participant_id: str, presentation_token: str) -> bytes | None:
-        """The picture shown under a token; None unless it is this reader's and still to judge."""
-        with Session(self._engine) as session:
-            trial = _current_trial(session, participant_id)
-            presentation = session.get(tables.Presentation, presentation_token)
-            if trial is None or presentation is None or presentation.trial_id != trial.trial_id:
+    def set_language(self, participant_id: str, language: str) -> None:
+        """Remember in which language a reader goes on."""
+        with self._database.write() as connection:
+            values = {"who": participant_id, "new_language": language}
+            connection.execute(queries.SET_LANGUAGE, values)
+
+    def pass_milestone(
+        self, participant_id: str, name: str, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store that a reader left a page behind, with what was given there; the first counts."""
+        them = {"participant_id": participant_id}
+        with self._database.write() as connection:
+            _locked(connection, participant_id)
+            if name not in connection.execute(queries.MILESTONES, them).scalars():
+                given = {"name": name, "detail_json": json.dumps(detail or {})}
+                at = self._now().isoformat()
+                connection.execute(insert(milestone), them | given | {"at": at})
+
+    # Trials
+
+    def present(self, participant_id: str) -> BlindedTrial | None:
+        """Show the next unanswered trial under a fresh token, and give out the next one's token.
+
+        None if there is nothing to judge: all is answered, the study is not open, or the reader
+        has not agreed or withdrew.
+        """
+        them = {"participant_id": participant_id}
+        with self._database.write() as connection:
+            reader = _locked(connection, participant_id)
+            place = self._place(connection, participant_id)
+            trial, following = place.current, place.following
+            if trial is None or not _may_answer(reader):
                 return None
-            return session.exec(
-                select(tables.Stimulus.png).where(
-                    tables.Stimulus.study_id == trial.study_id,
-                    tables.Stimulus.stimulus_id == trial.stimulus_id,
-                )
-            ).one()
+            now = self._now()
+            protocol = self._protocol(connection, reader.study_id, reader.protocol_hash)
+            block = protocol.rounds[trial.block_number - 1]
+            if following is not None and _comes_a_page(protocol, trial, following):
+                following = None
+            trial_ids = [one.trial_id for one in (trial, following) if one is not None]
+            showings = connection.execute(queries.SHOWINGS, {"trial_ids": trial_ids}).all()
+            first_shown = [one.presented_at for one in showings if one.presented_at]
+            ahead = {one.trial_id: one.token for one in showings if not one.presented_at}
+            made: list[dict[str, str]] = []
+            token = ahead.get(trial.trial_id)
+            if token is None:
+                token = _showing(made, trial, now, presented_at=now.isoformat())
+            else:
+                connection.execute(queries.PRESENT, {"given": token, "at": now.isoformat()})
+            next_token = None
+            if following is not None:
+                next_token = ahead.get(following.trial_id) or _showing(made, following, now)
+            if made:
+                connection.execute(insert(presentation), made)
+            number, n_trials = trial.trial_number, protocol.n_shown
+            if trial.kind == "practice":
+                here = {"block_number": trial.block_number, "position": trial.position}
+                number = connection.execute(queries.PRACTICE_NUMBER, them | here).scalar_one()
+                n_trials = block.n_practice
+        exposure_s = block.exposure_s
+        if exposure_s is not None and first_shown:
+            exposure_s = max(0.0, exposure_s - _seconds(min(first_shown), now))
+        return BlindedTrial(
+            design=trial.design,
+            presentation_token=token,
+            next_presentation_token=next_token,
+            trial_number=number,
+            n_trials=n_trials,
+            is_practice=trial.kind == "practice",
+            block_number=trial.block_number,
+            exposure_s=exposure_s,
+            can_undo=_can_undo(protocol, place),
+        )
 
-    def record_response(
-        self, participant_id: str, answer: Answer, *, confidence_points: int
-    ) -> Literal["stored", "already stored", "refused"]:
+    def image(
+        self, participant_id: str, presentation_token: str, side: Literal["left", "right"] | None
+    ) -> bytes | None:
+        """The picture under a token, of a pair the one on a side.
+
+        None unless it is this reader's trial, the present one or the one given out ahead, and the
+        time for which it is shown is not over.
+        """
+        with self._database.read() as connection:
+            found = connection.execute(
+                queries.PICTURE[side],
+                {"token": presentation_token, "participant_id": participant_id},
+            ).first()
+            if (
+                found is None
+                or not _may_answer(found)
+                or (side is None) == (found.design == "pair")
+            ):
+                return None
+            protocol = self._protocol(connection, found.study_id, found.protocol_hash)
+        exposure_s = protocol.rounds[found.block_number - 1].exposure_s
+        is_over = (
+            exposure_s is not None
+            and found.first_shown_at
+            and _seconds(found.first_shown_at, self._now()) > exposure_s + LOADING_S
+        )
+        return None if is_over else found.png
+
+    def record_response(self, participant_id: str, answer: Answer) -> Recorded:
         """Store an answer once, however often it arrives.
 
         Which trial it belongs to is looked up here. Refused is an answer to a picture that was
-        not shown to this reader, a confidence beyond the scale, or a time longer than passed.
+        not shown to this reader or is not the present one's, an answer or a confidence that the
+        design does not have, a time longer than passed, and any answer when the study is not open.
         """
         now = self._now()
-        with Session(self._writer) as session:
-            shown = session.exec(
-                select(tables.Presentation, tables.Trial)
-                .join(tables.Trial, col(tables.Presentation.trial_id) == col(tables.Trial.trial_id))
-                .where(
-                    tables.Presentation.token == answer.presentation_token,
-                    tables.Trial.participant_id == participant_id,
-                )
+        with self._database.write() as connection:
+            reader = _locked(connection, participant_id)
+            shown = connection.execute(
+                queries.SHOWN,
+                {"token": answer.presentation_token, "participant_id": participant_id},
             ).first()
-            if shown is None or answer.confidence > confidence_points:
-                return "refused"
-            presentation, trial = shown
-            if session.get(tables.Response, trial.trial_id) is not None:
-                return "already stored"
-            passed_s = (now - datetime.fromisoformat(presentation.presented_at)).total_seconds()
-            if answer.response_time_s > passed_s + CLOCK_TOLERANCE_S:
-                return "refused"
-            session.add(
-                tables.Response(
-                    trial_id=trial.trial_id,
-                    presentation_token=presentation.token,
-                    response=answer.response,
-                    confidence=answer.confidence,
-                    response_time_s=answer.response_time_s,
-                    responded_at=now.isoformat(),
+            if shown is None:
+                return Recorded(outcome="refused")
+            if shown.is_used or shown.is_answered:
+                return Recorded(
+                    outcome="already stored", feedback=self._feedback(connection, shown)
                 )
+            protocol = self._protocol(connection, reader.study_id, reader.protocol_hash)
+            if (
+                not _may_answer(reader)
+                or not shown.presented_at
+                or not shown.is_next
+                or answer.response_time_s > _seconds(shown.presented_at, now) + CLOCK_TOLERANCE_S
+                or not self._is_possible(connection, answer, protocol, shown)
+            ):
+                return Recorded(outcome="refused")
+            connection.execute(
+                insert(response),
+                {
+                    "trial_id": shown.trial_id,
+                    "revision": shown.n_given + 1,
+                    "presentation_token": answer.presentation_token,
+                    "response": answer.response,
+                    "confidence": answer.confidence,
+                    "response_time_s": answer.response_time_s,
+                    "responded_at": now.isoformat(),
+                    "client_json": json.dumps(answer.client),
+                },
             )
-            try:
-                session.commit()
-            except IntegrityError:  # PostgreSQL: the same click, twice at the same moment
-                return "already stored"
-        return "stored"
+            feedback = self._feedback(connection, shown)
+            self._n_answered[participant_id] = shown.position
+        return Recorded(outcome="stored", feedback=feedback)
 
-    # An analyst exports it
+    def undo(self, participant_id: str) -> bool:
+        """Take back the answer before the present trial, where the protocol allows it.
 
-    def study_ids(self) -> list[str]:
-        """All studies of the database."""
-        with Session(self._engine) as session:
-            return list(session.exec(select(tables.Study.study_id).order_by("study_id")))
-
-    def responses(self, study_id: str) -> Iterator[ResponseRow]:
-        """All answers of a study, with their truth, by participant and trial."""
-        with Session(self._engine) as session:
-            study = session.get_one(tables.Study, study_id)
-            stimuli = select(
-                tables.Stimulus.stimulus_id,
-                tables.Stimulus.class_name,
-                tables.Stimulus.is_synthetic,
-            ).where(tables.Stimulus.study_id == study_id)
-            truths = {found: (name, truth) for found, name, truth in session.exec(stimuli)}
-            answered = (
-                select(tables.Trial, tables.Response, tables.Presentation)
-                .join(tables.Response, col(tables.Response.trial_id) == col(tables.Trial.trial_id))
-                .join(
-                    tables.Presentation,
-                    col(tables.Presentation.token) == col(tables.Response.presentation_token),
-                )
-                .join(
-                    tables.Participant,
-                    col(tables.Participant.participant_id) == col(tables.Trial.participant_id),
-                )
-                .where(tables.Trial.study_id == study_id)
-                .order_by(
-                    col(tables.Participant.participant_number), col(tables.Trial.trial_number)
-                )
+        Once for each trial, and only within its block: what is said before a block must not
+        change an answer that was given without knowing it.
+        """
+        with self._database.write() as connection:
+            reader = _locked(connection, participant_id)
+            protocol = self._protocol(connection, reader.study_id, reader.protocol_hash)
+            place = self._place(connection, participant_id)
+            if place.last is None or not _may_answer(reader) or not _can_undo(protocol, place):
+                return False
+            taken_back = {"trial_id": place.last.trial_id, "revision": 1}
+            connection.execute(
+                insert(retraction), taken_back | {"retracted_at": self._now().isoformat()}
             )
-            for trial, response, presentation in session.exec(answered):
-                class_name, is_synthetic = truths[trial.stimulus_id]
-                yield ResponseRow.model_validate(
-                    {
-                        "study_id": study_id,
-                        "protocol_hash": study.protocol_hash,
-                        "participant_id": trial.participant_id,
-                        "trial_id": trial.trial_id,
-                        "trial_number": trial.trial_number,
-                        "stimulus_id": trial.stimulus_id,
-                        "class_name": class_name,
-                        "is_synthetic": is_synthetic,
-                        "response": response.response,
-                        "confidence": response.confidence,
-                        "response_time_s": response.response_time_s,
-                        "presented_at": presentation.presented_at,
-                        "responded_at": response.responded_at,
-                    }
-                )
+        return True
 
+    def score(self, participant_id: str) -> tuple[int, int]:
+        """How many of the first showings a reader got right, of how many with a truth to find.
 
-def _current_trial(session: Session, participant_id: str) -> tables.Trial | None:
-    return session.exec(
-        select(tables.Trial)
-        .outerjoin(tables.Response, col(tables.Response.trial_id) == col(tables.Trial.trial_id))
-        .where(
-            tables.Trial.participant_id == participant_id,
-            col(tables.Response.trial_id).is_(None),
+        For the last page only, and only if the protocol discloses it: of a reader who has not
+        finished, and where nothing is disclosed, no judgement counts.
+        """
+        with self._database.read() as connection:
+            reader = connection.execute(queries.READER, {"participant_id": participant_id}).one()
+            protocol = self._protocol(connection, reader.study_id, reader.protocol_hash)
+            is_finished = self._place(connection, participant_id).current is None
+            if protocol.conduct.disclosure != "score" or not is_finished:
+                return 0, 0
+            judged = connection.execute(queries.JUDGED, {"participant_id": participant_id}).all()
+        n_right = sum(
+            given == truth_of(design, is_synthetic, "") for given, design, is_synthetic in judged
         )
-        .order_by(col(tables.Trial.trial_number))
-        .limit(1)
-    ).first()
+        return n_right, len(judged)
+
+    # Behind them
+
+    def _protocol(self, connection: Connection, study_id: str, protocol_hash: str) -> Protocol:
+        if protocol_hash not in self._protocols:
+            stored = connection.execute(queries.PROTOCOL_JSON, {"study_id": study_id}).scalar_one()
+            found = Protocol.model_validate_json(stored)
+            self._protocols[found.protocol_hash] = found  # its own: it may be amended meanwhile
+            return found
+        return self._protocols[protocol_hash]
+
+    def _stimuli(self, connection: Connection, study_id: str) -> Pools:
+        if study_id not in self._pools:
+            self._pools[study_id] = enrolment.pools(connection, study_id)
+        return self._pools[study_id]
+
+    def _classes(self, connection: Connection, study_id: str) -> tuple[str, ...]:
+        shown = self._stimuli(connection, study_id).main
+        return tuple(sorted({stimulus.class_name for stimulus in shown}))
+
+    def _place(self, connection: Connection, participant_id: str) -> _Place:
+        guess = self._n_answered.get(participant_id)
+        while True:
+            if guess is None:
+                guess = connection.execute(
+                    queries.N_ANSWERED, {"participant_id": participant_id}
+                ).scalar_one()
+            values = {"participant_id": participant_id, "first": guess, "last": guess + 2}
+            rows = connection.execute(queries.PLACE, values)
+            around = {row.position - guess: row for row in rows}
+            last, current = around.get(0), around.get(1)
+            is_behind = current is not None and current.is_answered
+            is_ahead = guess > 0 and (last is None or not last.is_answered)
+            if not is_behind and not is_ahead:
+                self._n_answered[participant_id] = guess
+                return _Place(last=last, current=current, following=around.get(2))
+            guess = None
+
+    def _is_possible(
+        self, connection: Connection, answer: Answer, protocol: Protocol, shown: Facts
+    ) -> bool:
+        block = protocol.rounds[shown.block_number - 1]
+        if shown.design == "quality":
+            ratings = {str(points) for points in range(1, block.rating_points + 1)}
+            return answer.response in ratings and answer.confidence is None
+        if answer.confidence is None or answer.confidence > protocol.confidence_points:
+            return False
+        match shown.design:
+            case "authenticity":
+                return answer.response in ("real", "generated")
+            case "pair":
+                return answer.response in ("left", "right")
+        return answer.response in self._classes(connection, shown.study_id)
+
+    def _feedback(self, connection: Connection, shown: Facts) -> Feedback | None:
+        """After practice, of the answer that is stored, whatever was sent since."""
+        if shown.kind != "practice" or shown.design == "quality":
+            return None
+        given, is_synthetic, class_name = connection.execute(
+            queries.FEEDBACK, {"trial_id": shown.trial_id}
+        ).one()
+        truth = truth_of(shown.design, is_synthetic, class_name)
+        return Feedback(was_right=given == truth, truth=truth)
 
 
-def _progress(session: Session, participant_id: str) -> Progress:
-    trials = select(tables.Trial.trial_id).where(tables.Trial.participant_id == participant_id)
-    n_trials = session.exec(
-        select(func.count())
-        .select_from(tables.Trial)
-        .where(tables.Trial.participant_id == participant_id)
-    ).one()
-    n_answered = session.exec(
-        select(func.count())
-        .select_from(tables.Response)
-        .where(col(tables.Response.trial_id).in_(trials))
-    ).one()
-    shown = session.exec(
-        select(tables.Presentation.token)
-        .where(col(tables.Presentation.trial_id).in_(trials))
-        .limit(1)
-    ).first()
-    return Progress(
-        has_consented=session.get(tables.Consent, participant_id) is not None,
-        has_begun=shown is not None,
-        n_trials=n_trials,
-        n_answered=n_answered,
+def truth_of(design: Design, is_synthetic: bool, class_name: str) -> str:
+    """The right answer to a trial, in the words of the answer; empty for a rating.
+
+    Args:
+        is_synthetic: of a pair, whether the left one is.
+    """
+    match design:
+        case "authenticity":
+            return "generated" if is_synthetic else "real"
+        case "pair":
+            return "right" if is_synthetic else "left"
+        case "classification":
+            return class_name
+    return ""
+
+
+def _n_numbered(connection: Connection, participant_id: str, place: _Place) -> int:
+    """Answered trials, without practice."""
+    if place.last is None or place.last.trial_number is not None:
+        return place.last.trial_number if place.last is not None else 0
+    values = {"participant_id": participant_id, "position": place.last.position}
+    return connection.execute(queries.N_NUMBERED, values).scalar_one()
+
+
+def _locked(connection: Connection, participant_id: str) -> Facts:
+    """The facts about a reader, whom no other transaction serves until this one is over."""
+    return connection.execute(queries.LOCKED_READER, {"participant_id": participant_id}).one()
+
+
+def _may_answer(reader: Facts) -> bool:
+    return bool(reader.state == "open" and reader.consented_at and not reader.withdrawn_at)
+
+
+def _comes_a_page(protocol: Protocol, trial: Facts, following: Facts) -> bool:
+    every = protocol.conduct.break_every
+    is_break = every is not None and trial.trial_number and trial.trial_number % every == 0
+    return bool(is_break or following.block_number != trial.block_number)
+
+
+def _can_undo(protocol: Protocol, place: _Place) -> bool:
+    last, current = place.last, place.current
+    if last is None or current is None or not protocol.conduct.undo:
+        return False
+    is_same_block = last.block_number == current.block_number
+    is_first_time = not last.n_retracted and not current.n_retracted
+    return last.kind != "practice" and is_same_block and is_first_time
+
+
+def _showing(
+    made: list[dict[str, str]], trial: Facts, now: datetime, presented_at: str = ""
+) -> str:
+    token = secrets.token_urlsafe(24)
+    made.append(
+        {
+            "token": token,
+            "trial_id": trial.trial_id,
+            "made_at": now.isoformat(),
+            "presented_at": presented_at,
+        }
     )
+    return token
 
 
-def _engine(database_url: str) -> Engine:
-    try:
-        url = make_url(database_url)
-        options: Mapping[str, Any] = {}
-        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-            options = {"pool_size": 10, "max_overflow": 40}
-        engine = create_engine(url, **options)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError):
-        raise WebappError(
-            "the database URL cannot be used; write it like sqlite:///studies.sqlite3, or like "
-            "postgresql+psycopg://reader@localhost/studies with `psycopg` installed."
-        ) from None
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = (
-        None  # the driver shall not begin transactions; `_begin_sqlite` does
-    )
-    for pragma in (
-        "busy_timeout = 10000",
-        "journal_mode = WAL",
-        "synchronous = FULL",  # a commit is on disk before the reader hears of it
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
-
-
-def _without_password(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=True)
-
-
-def _not_initialised(engine: Engine) -> WebappError:
-    return WebappError(
-        f"{_without_password(engine)} holds no study yet; make one with "
-        "`python -m webapp create --protocol protocol.toml --stimuli FOLDER --database URL "
-        "--links links.txt`."
-    )
-
-
-@contextmanager
-def _said_in_one_line(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise WebappError(
-            f"{_without_password(engine)} cannot be opened ({reason}); check the folder, the "
-            "rights, and that the database server runs."
-        ) from None
+def _seconds(earlier: str, now: datetime) -> float:
+    return (now - datetime.fromisoformat(earlier)) / timedelta(seconds=1)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from studies.allocation import allocate
+from studies.allocation import Pools, schedule
 from studies.bots import PBC_CLASSES
 from studies.protocol import Protocol
 from studies.responses import Response
@@ -56,13 +56,15 @@ def simulate(
     `n_trials_done[i]` is where participant i stops; without it all finish.
     """
     by_id = {stimulus.stimulus_id: stimulus for stimulus in stimuli}
+    pools = Pools(main=tuple(stimuli))
     case_effect = {stimulus_id: rng.normal(0, case_sd) for stimulus_id in sorted(by_id)}
     rows = []
     for number in range(1, protocol.n_participants + 1):
         sensitivity = d_prime + rng.normal(0, reader_sd)
         clock = START + timedelta(hours=5 * number)
         done = protocol.n_trials if n_trials_done is None else n_trials_done[number - 1]
-        for trial_number, stimulus_id in enumerate(allocate(protocol, stimuli, number)[:done], 1):
+        for trial in schedule(protocol, pools, number)[:done]:
+            (stimulus_id,), trial_number = trial.stimulus_ids, trial.trial_number
             stimulus = by_id[stimulus_id]
             side = 1 if stimulus.is_synthetic else -1
             evidence = rng.normal(side * (sensitivity / 2 + case_effect[stimulus_id]))

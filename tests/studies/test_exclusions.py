@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,8 @@ from studies.analysis import AnalysisError, analyse
 from studies.bots import simulated_responses
 from studies.exclusions import excluded
 from studies.outcomes import outcome
-from studies.protocol import AnalysisPlan, ExclusionRules, Protocol
+from studies.protocol import AnalysisPlan, Block, ExclusionRules, Protocol
+from studies.report import render
 from tests.studies.sections import with_answers
 
 
@@ -98,6 +101,47 @@ def test_a_rule_holds_nobody_back_where_the_responses_lack_its_column():
     assert why(untimed, planned(fastest_median_s=1.0)) == {}
 
 
+def checks(answers, truth="gggg", name="P1"):
+    """Answers of one reader to attention checks, and what they were."""
+    return session(answers, name=name).assign(
+        is_attention=True, is_synthetic=[one == "g" for one in truth]
+    )
+
+
+@pytest.mark.parametrize(("answers", "counts"), [("ggrr", False), ("gggr", True), ("gggg", True)])
+def test_the_declared_share_of_attention_checks_is_enough(answers, counts):
+    table = pd.concat([session().assign(is_attention=False, is_synthetic=True), checks(answers)])
+    table = table.reset_index(drop=True)
+    found = why(table, planned(fewest_attention=0.75))
+    reason = "was right on 2 of 4 attention checks; at least 75 % were declared"
+    assert found == ({} if counts else {"P1": reason})
+    assert why(table, planned(fewest_share=1)) == {}
+
+
+def test_attention_checks_count_for_no_other_rule():
+    nine = session("rgrgrgrgr").assign(is_attention=False, is_synthetic=True)
+    fast = checks("rrrr", truth="rrrr").assign(response_time_s=0.1, trial_number=[2, 4, 6, 8])
+    both = pd.concat([nine, fast], ignore_index=True)
+    assert "judged 9 of 10" in why(both, planned(fewest_share=1))["P1"]
+    rules = {"fewest_share": 0.9, "fastest_median_s": 1.0, "longest_run": 2}
+    assert why(both, planned(**rules, fewest_attention=1.0)) == {}
+
+
+def test_only_the_checks_of_a_reader_are_asked():
+    some = [
+        session(name=name).assign(is_attention=False, is_synthetic=True) for name in ("P1", "P2")
+    ]
+    table = pd.concat([*some, checks("rrrr", name="P2")], ignore_index=True)
+    assert set(why(table, planned(fewest_attention=0.5))) == {"P2"}
+
+
+def test_a_share_is_one_of_the_authenticity_trials_alone():
+    blocks = (Block(n_trials=10), Block(design="pair", n_trials=30))
+    protocol = Protocol(study_id="s", blocks=blocks)
+    assert why(session(), protocol) == {}
+    assert "judged 9 of 10" in why(session()[:9], protocol)["P1"]
+
+
 @pytest.fixture(scope="module")
 def careless():
     """Six readers, of whom the last answers "real" to everything, and at once."""
@@ -136,6 +180,34 @@ def test_an_excluded_reader_is_in_no_result_over_readers(careless):
     assert "reader-6" not in found.agreement.readers
     assert "reader-6" not in found.confidence.detected
     assert sum(part.n_judgements for part in found.by_block) == 5 * 24
+
+
+def test_attention_checks_are_in_no_result_and_the_report_says_so(careless):
+    table = careless.assign(is_attention=False)
+    check = table.groupby("participant_id").head(2).assign(is_attention=True)
+    check = check.assign(stimulus_id=check["stimulus_id"] + "-check", response="real")
+    with_checks = pd.concat([table, check], ignore_index=True)
+    protocol = planned(24)
+    found = analyse(protocol, with_checks, data_digest="")
+    without = analyse(protocol, careless, data_digest="")
+    assert (found.n_attention, without.n_attention) == (12, 0)
+    assert found.n_responses == without.n_responses == 6 * 24
+    assert replace(found, n_attention=0).to_json() == without.to_json()
+    assert "12 answers to attention checks, in no result" in render(found)
+    assert "attention checks" not in render(without)
+
+
+def test_a_reader_who_did_not_attend_is_left_out_of_the_result(careless):
+    table = careless.assign(is_attention=False)
+    check = table.groupby("participant_id").head(2).assign(is_attention=True, is_synthetic=True)
+    answers = np.where(check["participant_id"] == "reader-6", "real", "generated")
+    check = check.assign(stimulus_id=check["stimulus_id"] + "-check", response=answers)
+    protocol = planned(24, fewest_attention=0.75)
+    found = analyse(protocol, pd.concat([table, check], ignore_index=True), data_digest="")
+    (left_out,) = found.excluded
+    assert left_out.participant_id == "reader-6"
+    assert left_out.reason == "was right on 0 of 2 attention checks; at least 75 % were declared"
+    assert left_out.reason in render(found)
 
 
 def test_where_nobody_is_left_out_there_is_no_second_result(careless):

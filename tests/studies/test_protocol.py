@@ -6,9 +6,12 @@ from pydantic import ValidationError
 
 from studies.protocol import (
     AnalysisPlan,
+    Block,
+    Conduct,
     ExclusionRules,
     Protocol,
     ProtocolError,
+    Texts,
     load_protocol,
 )
 
@@ -72,8 +75,39 @@ EVERYTHING = Protocol(
         index='a "column"',
         looks=(5, 12),
         spending="pocock",
-        exclusions=ExclusionRules(fewest_share=0.75, fastest_median_s=0.5, longest_run=20),
+        exclusions=ExclusionRules(
+            fewest_share=0.75, fastest_median_s=0.5, longest_run=20, fewest_attention=0.9
+        ),
     ),
+    blocks=(
+        Block(
+            design="pair",
+            n_trials=60,
+            n_practice=2,
+            n_repeats=3,
+            n_attention=4,
+            exposure_s=2.5,
+            rating_points=7,
+            primed=True,
+            introduction='Look at the "nucleus".\nThen at the rim.',
+        ),
+        Block(n_trials=20),
+    ),
+    conduct=Conduct(
+        background=True,
+        calibration=True,
+        undo=True,
+        break_every=20,
+        longest_run=3,
+        repeat_gap=12,
+        block_order="balanced",
+        live_days=7,
+        disclosure="score",
+        withdrawal="erase",
+        audit_margin=0.05,
+    ),
+    languages=("de", "en"),
+    texts={"en": Texts(title="E", consent_text="C", instructions="I", introductions=("1", "2"))},
 )
 
 
@@ -83,7 +117,11 @@ def test_every_promise_reads_back_from_the_file(tmp_path):
     assert again == EVERYTHING
     assert again.protocol_hash == EVERYTHING.protocol_hash
     # None of the fields has its default, so that none of them can have been left out.
-    for model in (again, again.analysis, again.analysis.exclusions):
+    plan = again.analysis
+    for model in (
+        *(again, plan, plan.exclusions, again.conduct),
+        *(again.blocks[0], again.texts["en"]),
+    ):
         fields = type(model).model_fields.items()
         same = {name for name, field in fields if getattr(model, name) == field.default}
         assert same <= {"question"}
@@ -103,6 +141,50 @@ def test_part_of_the_promises_reads_back_too(tmp_path, plan):
     protocol = Protocol(study_id="s", analysis=plan)
     protocol.write(tmp_path / "p.toml")
     assert load_protocol(tmp_path / "p.toml") == protocol
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks": (Block(n_trials=4), Block(design="quality", n_trials=6, rating_points=3))},
+        {"conduct": Conduct(undo=True)},
+        {"languages": ("en", "de")},
+        {"languages": ("en", "de"), "texts": {"de": Texts(title="Echt?")}},
+    ],
+)
+def test_part_of_the_conduct_reads_back_too(tmp_path, changes):
+    protocol = Protocol(study_id="s", **changes)
+    protocol.write(tmp_path / "p.toml")
+    again = load_protocol(tmp_path / "p.toml")
+    assert again == protocol
+    assert again.protocol_hash == protocol.protocol_hash
+
+
+def test_a_protocol_without_blocks_is_one_of_authenticity():
+    assert Protocol(study_id="s", n_trials=12).rounds == (Block(n_trials=12),)
+    assert Protocol(study_id="s", n_trials=12).n_shown == 12
+
+
+def test_the_trials_of_the_blocks_are_those_of_the_protocol():
+    blocks = (Block(n_trials=20, n_repeats=4, n_attention=3, n_practice=2), Block(n_trials=6))
+    protocol = Protocol(study_id="s", blocks=blocks)
+    assert (protocol.n_trials, protocol.n_shown) == (26, 33)
+
+
+def test_words_that_a_language_lacks_are_those_of_the_first():
+    blocks = (Block(n_trials=4, introduction="One."), Block(n_trials=4, introduction="Two."))
+    german = Texts(title="Echt?", introductions=("Eins.", "Zwei."))
+    protocol = Protocol(
+        study_id="s", blocks=blocks, languages=("en", "de"), texts={"de": german}, title="Real?"
+    )
+    assert protocol.words("de") == Texts(
+        title="Echt?",
+        consent_text=protocol.consent_text,
+        instructions=protocol.instructions,
+        introductions=("Eins.", "Zwei."),
+    )
+    assert protocol.words("en").title == "Real?"
+    assert protocol.words("en").introductions == ("One.", "Two.")
 
 
 def test_a_plan_tests_at_one_less_its_confidence_and_has_rules_without_declaring_them():
@@ -128,6 +210,13 @@ def test_the_hash_of_a_known_protocol_never_changes():
     protocol = Protocol.model_validate(tomllib.loads(CONTRACT))
     assert protocol.protocol_hash == (
         "73eb323aa85d17f9e4450c27249f41f96f27baa992fd36b990b937b418773a3c"
+    )
+
+
+def test_a_protocol_of_first_light_keeps_its_hash_whatever_later_ones_can_say():
+    # Computed by first light, which knew neither blocks nor conduct nor languages.
+    assert Protocol(study_id="x").protocol_hash == (
+        "e3ee58e8e84bca78ddb7a6eef7a7f8b27c1e27abf7a82e9003e55bf2de226880"
     )
 
 
@@ -161,6 +250,13 @@ def test_what_is_not_promised_has_no_part_in_the_hash():
         {"analysis": {"looks": [5, 10], "spending": "pocock"}},
         {"analysis": {"exclusions": {}}},
         {"analysis": {"exclusions": {"fewest_share": 0.5}}},
+        {"analysis": {"exclusions": {"fewest_attention": 0.5}}},
+        {"blocks": [{"n_trials": 40}]},
+        {"blocks": [{"n_trials": 40, "n_repeats": 1}]},
+        {"conduct": {"longest_run": 3}},
+        {"conduct": {"withdrawal": "erase"}},
+        {"languages": ["de"]},
+        {"languages": ["en", "de"], "texts": {"de": {"title": "Echt?"}}},
     ],
 )
 def test_every_change_makes_another_hash(change):
@@ -189,7 +285,7 @@ def test_an_unknown_key_of_the_analysis_is_refused_with_the_known_ones(refused):
 def test_an_unknown_key_of_the_exclusions_is_refused_with_the_known_ones(refused):
     assert (
         "`analysis.exclusions.shortest` is not a key of a protocol; use one of fewest_share, "
-        "fastest_median_s, longest_run."
+        "fastest_median_s, longest_run, fewest_attention."
     ) in refused(CONTRACT + "[analysis.exclusions]\nshortest = 1\n")
 
 
@@ -252,6 +348,64 @@ SPENDING = (
 )
 def test_a_plan_that_cannot_be_kept_is_refused_with_the_rule(refused, lines, words):
     assert words in refused(f'study_id = "s"\n[analysis]\n{lines}\n')
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("n_repeats = 5", "n_repeats=5 of 4 trials; repeat each once at most."),
+        (
+            'design = "quality"\nn_attention = 1',
+            "attention checks have an answer in authenticity and pair blocks only, not in qu",
+        ),
+        ("primed = true", "a primed block needs an introduction that tells what readers learn."),
+        ('design = "beauty"', "design` is 'beauty', but should be 'authenticity', 'pair', 'class"),
+        ("exposure_s = 0", "exposure_s` is 0, but should be greater than or equal to 0.1"),
+        ("n_practice = -1", "n_practice` is -1, but should be greater than or equal to 0"),
+        ("rating_points = 11", "rating_points` is 11, but should be less than or equal to 10"),
+        ("n_trials_ = 4", "n_trials_` is not a key of a protocol; use one of "),
+    ],
+)
+def test_a_block_that_cannot_be_shown_is_refused_with_the_rule(refused, lines, words):
+    assert words in refused(f'study_id = "s"\n[[blocks]]\nn_trials = 4\n{lines}\n')
+
+
+def test_a_block_without_trials_is_refused(refused):
+    assert "n_trials` is missing; add it." in refused('study_id = "s"\n[[blocks]]\nn_repeats = 1\n')
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "n_trials = 5\n[[blocks]]\nn_trials = 4",
+            "n_trials=5 but the blocks have 4 together; leave n_trials out.",
+        ),
+        ('languages = ["fr"]', "`languages.0` is 'fr', but should be 'en' or 'de'; change it."),
+        ("languages = []", "`languages` is [], but Tuple should have at least 1 item"),
+        (
+            '[texts.de]\ntitle = "Echt?"',
+            "texts has 'de', which is not among the languages; add it.",
+        ),
+        (
+            'languages = ["en", "de"]\n[texts.de]\nintroductions = ["Eins.", "Zwei."]',
+            "texts.de has 2 introductions for 1 blocks; give one for each, empty where there is ",
+        ),
+        ("[conduct]\nbreak_every = 4", "`conduct.break_every` is 4, but should be greater than or"),
+        ("[conduct]\nlongest_run = 1", "`conduct.longest_run` is 1, but should be greater than or"),
+        ("[conduct]\nrepeat_gap = 0", "`conduct.repeat_gap` is 0, but should be greater than or"),
+        ('[conduct]\nblock_order = "any"', "`conduct.block_order` is 'any', but should be 'fixed'"),
+        ('[conduct]\nwithdrawal = "sell"', "`conduct.withdrawal` is 'sell', but should be 'keep'"),
+        ("[conduct]\naudit_margin = 0.5", "`conduct.audit_margin` is 0.5, but should be less than"),
+        ("[conduct]\nbreaks = 3", "`conduct.breaks` is not a key of a protocol; use one of "),
+        (
+            "analysis.exclusions.fewest_attention = 0",
+            "fewest_attention` is 0, but should be greate",
+        ),
+    ],
+)
+def test_a_conduct_that_cannot_be_kept_is_refused_with_the_rule(refused, lines, words):
+    assert words in refused(f'study_id = "s"\n{lines}\n')
 
 
 def test_a_file_that_is_not_toml_is_refused_with_its_line(refused):

@@ -6,15 +6,18 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from studies.protocol import Protocol
+from studies.protocol import AnalysisPlan, Block, ExclusionRules, Protocol
 from studies.responses import (
     CHECKS,
     COLUMNS,
     NEEDED,
     Response,
+    ResponseError,
     check_protocol,
     codebook_path,
+    n_planned,
     read_responses,
+    without_attention,
     write_responses,
 )
 from tests.studies.simulation import simulate, stimulus_set
@@ -46,12 +49,12 @@ def path(request, tmp_path):
     return tmp_path / f"responses.{request.param}"
 
 
-def test_the_format_needs_four_columns_and_knows_thirteen_more():
+def test_the_format_needs_four_columns_and_knows_fourteen_more():
     assert NEEDED == ("participant_id", "stimulus_id", "is_synthetic", "response")
     assert " ".join(COLUMNS) == (
         "study_id protocol_hash participant_id trial_id trial_number stimulus_id class_name "
         "is_synthetic response confidence response_time_s presented_at responded_at generator "
-        "experience repeat_number model_confidence"
+        "experience repeat_number model_confidence is_attention"
     )
 
 
@@ -252,6 +255,61 @@ def test_repeats_may_go_beyond_the_trials_of_the_protocol(path):
     table = table_of(path).assign(repeat_number=1)
     again = table.iloc[[0]].assign(repeat_number=2, trial_number=9)
     assert check_protocol(pd.concat([table, again], ignore_index=True), PROTOCOL) == ()
+
+
+REPEATED = Protocol(
+    study_id="first-light",
+    n_participants=2,
+    blocks=(Block(n_trials=8, n_repeats=2, n_attention=1), Block(design="quality", n_trials=4)),
+)
+
+
+def test_planned_repeats_and_attention_checks_take_places_in_the_order(path):
+    table = table_of(path).assign(protocol_hash=REPEATED.protocol_hash)
+    table = table.assign(repeat_number=1, is_attention=False)
+    again = table.iloc[[0]].assign(repeat_number=2, trial_number=15)
+    check = table.iloc[[1]].assign(stimulus_id="obvious", trial_number=14, is_attention=True)
+    both = pd.concat([table, again, check], ignore_index=True)
+    assert (REPEATED.n_trials, REPEATED.n_shown) == (12, 15)
+    assert check_protocol(both, REPEATED) == ()
+    both.loc[16, "trial_number"] = 16
+    words = "row 18, column `trial_number`: found 16 but the protocol gives each reader 15 trials;"
+    with pytest.raises(ResponseError, match=words):
+        check_protocol(both, REPEATED)
+
+
+def test_of_several_designs_the_table_holds_the_authenticity_alone(path):
+    table = table_of(path).assign(protocol_hash=REPEATED.protocol_hash)
+    ninth = table.iloc[[0]].assign(stimulus_id="ninth", trial_number=9)
+    words = "row 18, column `participant_id`: reader-1 has judged 8 stimuli in earlier rows"
+    with pytest.raises(ResponseError, match=words):
+        check_protocol(pd.concat([table, ninth], ignore_index=True), REPEATED)
+    primed = {"primed": True, "introduction": "Look at the nucleus."}
+    rounds = (Block(n_trials=8), Block(n_trials=6), Block(n_trials=4, **primed))
+    assert n_planned(Protocol(study_id="s", blocks=rounds)) == 14
+
+
+def test_attention_checks_read_back_as_such_and_are_no_judgements(path):
+    some = [row.model_copy(update={"is_attention": i == 3}) for i, row in enumerate(rows())]
+    write_responses(path, some)
+    table = read_responses(path)
+    assert str(table["is_attention"].dtype) == "bool"
+    assert list(table.index[table["is_attention"]]) == [3]
+    judged = without_attention(table)
+    assert list(judged.index) == [0, 1, 2, *range(4, len(some))]
+    assert "is_attention" not in judged
+    without = table.drop(columns="is_attention")
+    assert without_attention(without) is without
+
+
+def test_a_rule_for_attention_that_the_responses_cannot_serve_is_pointed_out(path):
+    rule = AnalysisPlan(exclusions=ExclusionRules(fewest_attention=0.75))
+    protocol = PROTOCOL.model_copy(update={"analysis": rule})
+    (caution,) = check_protocol(table_of(path, protocol), protocol)
+    assert caution == (
+        "The protocol leaves out readers by their attention checks, but the responses have no "
+        "column `is_attention`, so that rule holds nobody back."
+    )
 
 
 def test_the_same_stimulus_may_be_judged_again_under_another_repeat_number(path):

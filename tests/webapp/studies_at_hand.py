@@ -7,29 +7,54 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import numpy as np
 from PIL import Image
 
-from studies.allocation import allocate
 from studies.protocol import Protocol
 from studies.stimuli import Stimulus, read_stimuli, write_manifest
+from webapp.blinding import BlindedTrial
+from webapp.database import Database
 from webapp.pictures import encode_png, pixel_digest
-from webapp.store import Store
+from webapp.registry import Invitation, Picture, Pool, Registry
+from webapp.store import Answer, ReaderStore, Recorded
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("basophil", "monocyte")
 
 
-def write_stimuli(folder: Path, *, per_class: int = 3, size: int = 64, seed: int = 0) -> Path:
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.moment
+
+    def pass_s(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+
+def write_stimuli(
+    folder: Path,
+    *,
+    per_class: int = 3,
+    size: int = 64,
+    seed: int = 0,
+    classes: Sequence[str] = CLASSES,
+) -> Path:
     """A stimulus set of random pixels; the generated half is smoother, as it would really be."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     stimuli = []
-    for class_name in CLASSES:
+    for class_name in classes:
         for number in range(2 * per_class):
             is_synthetic = number >= per_class
             n_levels = 4 if is_synthetic else 256
@@ -52,20 +77,102 @@ def write_stimuli(folder: Path, *, per_class: int = 3, size: int = 64, seed: int
     return folder
 
 
+def pictures(folder: Path) -> list[Picture]:
+    """The stimuli of a folder with their PNGs."""
+    return [(one, (folder / one.file).read_bytes()) for one in read_stimuli(folder)]
+
+
 def protocol(study_id: str = "tiny", **changes: object) -> Protocol:
-    values: dict[str, object] = {"study_id": study_id, "n_participants": 2, "n_trials": 12}
+    values: dict[str, object] = {"study_id": study_id, "n_participants": 2}
+    if "blocks" not in changes:
+        values["n_trials"] = 12
     return Protocol.model_validate(values | changes)
 
 
-def enrol(store: Store, plan: Protocol, stimuli: Path) -> dict[str, str]:
-    """Add a study to a store; the tokens by participant."""
-    chosen = read_stimuli(stimuli)
-    return store.add_study(
-        plan,
-        [(stimulus, (stimuli / stimulus.file).read_bytes()) for stimulus in chosen],
-        [allocate(plan, chosen, number) for number in range(1, plan.n_participants + 1)],
-        valid_days=1,
-    )
+ALL_DESIGNS: dict[str, object] = {
+    "blocks": [
+        {
+            "design": "authenticity",
+            "n_trials": 8,
+            "n_practice": 2,
+            "n_repeats": 2,
+            "n_attention": 1,
+        },
+        {"design": "pair", "n_trials": 4},
+        {"design": "classification", "n_trials": 4, "n_practice": 1},
+        {"design": "quality", "n_trials": 4, "introduction": "How good is the picture?"},
+        {"n_trials": 8, "primed": True, "introduction": "Look at the nucleus."},
+    ],
+    "conduct": {
+        "background": True,
+        "calibration": True,
+        "undo": True,
+        "break_every": 10,
+        "repeat_gap": 3,
+    },
+    "languages": ["en", "de"],
+}
+"""Everything that a protocol knows; needs `per_class=12` of the main pool."""
+
+
+def open_study(
+    registry: Registry,
+    plan: Protocol,
+    main: Path,
+    *,
+    practice: Path | None = None,
+    attention: Path | None = None,
+    n_readers: int | None = None,
+) -> list[Invitation]:
+    """Create a study, freeze it whatever an audit would say, open it and invite its readers."""
+    pools: dict[Pool, list[Picture]] = {"main": pictures(main)}
+    if practice:
+        pools["practice"] = pictures(practice)
+    if attention:
+        pools["attention"] = pictures(attention)
+    registry.create(plan, pools)
+    registry.record_audit(plan.study_id, "{}", passed=False)
+    registry.freeze(plan.study_id, override="random pixels, for a test")
+    registry.open(plan.study_id)
+    n_readers = plan.n_participants if n_readers is None else n_readers
+    labels = [f"reader {number}" for number in range(1, n_readers + 1)]
+    return registry.invite(plan.study_id, labels, valid_days=1)
+
+
+RESPONSES = {"authenticity": "real", "pair": "left", "classification": CLASSES[0], "quality": "3"}
+
+
+def answer_to(trial: BlindedTrial, **changes: object) -> Answer:
+    """An answer that the trial's design takes."""
+    values: dict[str, object] = {
+        "presentation_token": trial.presentation_token,
+        "response": RESPONSES[trial.design],
+        "confidence": None if trial.design == "quality" else 3,
+        "response_time_s": 0.5,
+    }
+    return Answer.model_validate(values | changes)
+
+
+def begin(store: ReaderStore, invitation: Invitation) -> str:
+    """A reader agrees; the participant."""
+    store.record_consent(invitation.participant_id, "en")
+    return invitation.participant_id
+
+
+def take(
+    store: ReaderStore,
+    participant_id: str,
+    clock: Clock,
+    *,
+    n: int | None = None,
+    **changes: object,
+) -> list[tuple[BlindedTrial, Recorded]]:
+    """Answer the next `n` trials, or all that are left, each after two seconds."""
+    taken: list[tuple[BlindedTrial, Recorded]] = []
+    while (n is None or len(taken) < n) and (trial := store.present(participant_id)) is not None:
+        clock.pass_s(2)
+        taken.append((trial, store.record_response(participant_id, answer_to(trial, **changes))))
+    return taken
 
 
 def free_port() -> int:
@@ -80,11 +187,12 @@ class Server:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    database_url: str = ""
+    """SQLite in the folder if empty."""
     process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def database_url(self) -> str:
-        return f"sqlite:///{self.folder / 'studies.sqlite3'}"
+    def __post_init__(self) -> None:
+        self.database_url = self.database_url or f"sqlite:///{self.folder / 'studies.sqlite3'}"
 
     @property
     def address(self) -> str:
@@ -125,12 +233,27 @@ class Server:
     def log(self) -> str:
         return (self.folder / "server.log").read_text()
 
-    def new_study(self, stimuli: Path, **changes: object) -> list[str]:
-        """Links of a fresh study in this server's database."""
-        store = Store.create(self.database_url)
-        tokens = enrol(store, protocol(f"study-{secrets.token_hex(4)}", **changes), stimuli)
-        store.close()
-        return [f"{self.address}/s/{token}" for token in tokens.values()]
+    def new_study(
+        self,
+        main: Path,
+        *,
+        practice: Path | None = None,
+        attention: Path | None = None,
+        n_readers: int | None = None,
+        **changes: object,
+    ) -> list[str]:
+        """Links of a fresh open study in this server's database; `changes` are the protocol's."""
+        plan = protocol(f"study-{secrets.token_hex(4)}", **changes)
+        with closing(Database.create(self.database_url)) as database:
+            invitations = open_study(
+                Registry(database),
+                plan,
+                main,
+                practice=practice,
+                attention=attention,
+                n_readers=n_readers,
+            )
+        return [f"{self.address}/s/{one.token}" for one in invitations]
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.address, timeout=30)

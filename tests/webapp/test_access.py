@@ -1,30 +1,45 @@
 """What a stranger, another reader, a curious reader and an impatient reader can do: nothing."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from contextlib import closing
 
 import httpx
 import pytest
+from sqlalchemy import select, update
 
-from studies.stimuli import read_stimuli
-from tests.webapp.studies_at_hand import CLASSES
-from webapp.bots import ReaderSession
-from webapp.store import Store, utc_now
-from webapp.tables import Participant
+from tests.webapp.studies_at_hand import ALL_DESIGNS, RESPONSES
+from tests.webapp.visits_at_hand import BEFORE_TRIALS, Visit, answer
+from webapp.app import LONGEST_BODY
+from webapp.database import Database
+from webapp.queries import consent, link, milestone, response
+from webapp.registry import Registry
+from webapp.store import token_digest
+from webapp.visit import CALLS
 
 
-class Visit(ReaderSession):
-    """A reader at work, with the HTTP client at hand."""
+class Records:
+    """What is stored about a visit."""
 
-    def __init__(self, server, link):
-        self.http = server.client()
-        super().__init__(self.http)
-        self.page = self.enter(link)
+    def __init__(self, database):
+        self.database = database
 
-    def begin(self):
-        self.call("consent")
-        self.page = self.call("begin")
-        return self.page
+    def rows(self, visit, table):
+        with self.database.read() as session:
+            who = select(link.c.participant_id).where(
+                link.c.token_digest == token_digest(visit.http.cookies["reader"])
+            )
+            (participant_id,) = session.execute(who).one()
+            key = table.c.trial_id if table is response else table.c.participant_id
+            return session.execute(
+                select(table).where(key.startswith(participant_id)).order_by(key)
+            ).all()
+
+
+@pytest.fixture(scope="module")
+def records(server):
+    with closing(Database.open(server.database_url)) as database:
+        yield Records(database)
 
 
 @pytest.fixture
@@ -43,13 +58,6 @@ def curious(server, stimuli):
     visit.http.close()
 
 
-@pytest.fixture
-def database(server):
-    store = Store.open(server.database_url)
-    yield store
-    store.close()
-
-
 def test_a_personal_link_sets_a_cookie_that_scripts_and_other_sites_cannot_use(server, stimuli):
     (link, _) = server.new_study(stimuli)
     reply = httpx.get(link)
@@ -66,27 +74,49 @@ def test_an_unknown_link_is_a_friendly_page_without_a_cookie(server):
     assert "This link is not known" in reply.text
     assert "ask the person who invited you" in reply.text
     assert "set-cookie" not in reply.headers
+    in_german = httpx.get(f"{server.address}/s/unknown", headers={"accept-language": "de"})
+    assert "Dieser Link ist nicht bekannt" in in_german.text
 
 
-def test_an_expired_link_is_a_friendly_page_and_ends_a_running_visit(server, visits, database):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"expires_at": "2020-01-01T00:00:00+00:00"}, "This link has expired"),
+        ({"revoked_at": "2020-01-01T00:00:00+00:00"}, "This link has been replaced"),
+    ],
+)
+def test_a_link_that_ends_is_a_friendly_page_and_ends_a_running_visit(
+    visits, records, change, words
+):
     visit = visits[0]
-    visit.begin()
+    page = visit.go_on()
     token = visit.http.cookies["reader"]
-    with database._engine.begin() as connection:
-        connection.execute(
-            Participant.__table__.update()
-            .where(Participant.participant_id == database.find_reader(token).participant_id)
-            .values(link_expires_at=(utc_now() - timedelta(seconds=1)).isoformat())
+    with records.database.write() as session:
+        session.execute(
+            update(link).where(link.c.token_digest == token_digest(token)).values(**change)
         )
-    reply = httpx.get(f"{server.address}/s/{token}")
-    assert reply.status_code == 404
-    assert "This link has expired" in reply.text
-    assert "Your answers so far are kept" in reply.text
-    assert visit.http.get(visit.page.image_url).status_code == 404
+        session.commit()
+    entered = visit.http.get(f"/s/{token}")
+    called = visit.http.post("/study/do/answer", json=answer(page))
+    assert (entered.status_code, called.status_code) == (404, 401)
     assert visit.http.get("/study/").status_code == 401
+    assert visit.http.get(page.image_urls[0]).status_code == 404
+    for reply in (entered.text, called.json()["html"]):
+        assert words in reply
+        assert "Your answers so far are kept" in reply
 
 
-@pytest.mark.parametrize("path", ["/", "/no/such/page", "/image/none"])
+def test_a_reader_who_left_the_study_is_told_so(visits, records):
+    visit = visits[0]
+    visit.go_on()
+    (who, *_) = records.rows(visit, consent)[0]
+    Registry(records.database).withdraw(who, "moved away")
+    reply = visit.http.post("/study/do/show", json={})
+    assert reply.status_code == 401
+    assert "You have left this study" in reply.json()["html"]
+
+
+@pytest.mark.parametrize("path", ["/", "/no/such/page", "/image/none", "/image/none/left"])
 def test_every_other_address_says_how_to_enter(server, path):
     reply = httpx.get(f"{server.address}{path}")
     assert reply.status_code == (200 if path == "/" else 404)
@@ -95,221 +125,225 @@ def test_every_other_address_says_how_to_enter(server, path):
 
 @pytest.mark.parametrize("cookies", [{}, {"reader": "forged"}])
 def test_without_a_valid_cookie_every_call_fails_and_stores_nothing(
-    server, visits, database, cookies
+    server, visits, records, cookies
 ):
-    page = visits[0].begin()
-    before = len(list(database.responses(_study_of(database, visits[0]))))
+    page = visits[0].go_on()
     with httpx.Client(base_url=server.address, cookies=cookies) as stranger:
         assert stranger.get("/study/").status_code == 401
         assert stranger.get("/study/config").status_code == 401
-        for fn_index in range(4):
-            reply = stranger.post(
-                "/study/gradio_api/run/predict",
-                json={"data": [], "fn_index": fn_index, "event_data": _answer(page)},
-            )
+        for name in CALLS:
+            reply = stranger.post(f"/study/do/{name}", json=answer(page))
             assert reply.status_code == 401
-            assert "data-page" not in reply.text
-        assert stranger.get(page.image_url).status_code == 404
-    assert len(list(database.responses(_study_of(database, visits[0])))) == before
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/study/gradio_api/info"),
-        ("GET", "/study/gradio_api/openapi.json"),
-        ("GET", "/study/gradio_api/startup-events"),
-        ("GET", "/study/gradio_api/heartbeat/x"),
-        ("GET", "/study/gradio_api/runs"),
-        ("GET", "/study/gradio_api/queue/data?session_hash=x"),
-        ("GET", "/study/gradio_api/queue/status"),
-        ("GET", "/study/gradio_api/file=pyproject.toml"),
-        ("GET", "/study/file=pyproject.toml"),
-        ("GET", "/study/monitoring"),
-        ("GET", "/study/monitoring/summary"),
-        ("GET", "/study/login"),
-        ("GET", "/study/../pyproject.toml"),
-        ("GET", "/study/assets/../gradio_api/info"),
-        ("GET", "/study/assets/..%2f..%2f..%2fpackage.json"),
-        ("POST", "/study/gradio_api/queue/join"),
-        ("POST", "/study/gradio_api/call/answer"),
-        ("POST", "/study/gradio_api/run/answer"),
-        ("POST", "/study/gradio_api/upload"),
-        ("POST", "/study/gradio_api/component_server"),
-        ("GET", "/docs"),
-        ("GET", "/redoc"),
-        ("GET", "/openapi.json"),
-    ],
-)
-def test_what_gradio_and_fastapi_also_serve_is_closed_to_readers_too(curious, method, path):
-    # As raw bytes, for the client would otherwise tidy the dots up.
-    url = curious.base_url.copy_with(raw_path=path.encode())
-    reply = curious.request(method, url, json={"data": []} if method == "POST" else None)
-    assert reply.status_code in (403, 404)
-    assert "named_endpoints" not in reply.text
+            assert reply.json()["page"] == "notice"
+        assert stranger.get(page.image_urls[0]).status_code == 404
+    assert not records.rows(visits[0], response)
 
 
 def test_another_readers_picture_is_not_found(visits):
     mine, theirs = visits
-    page = mine.begin()
-    theirs.begin()
-    assert mine.http.get(page.image_url).status_code == 200
-    assert theirs.http.get(page.image_url).status_code == 404
+    page, shown = mine.go_on(), theirs.go_on()
+    ahead = page.attributes["data-next"]
+    for address in (*page.image_urls, ahead):
+        assert mine.http.get(address).status_code == 200
+        assert theirs.http.get(address).status_code == 404
+    assert theirs.http.get(shown.image_urls[0]).status_code == 200
 
 
-def test_a_picture_cannot_be_fetched_again_after_its_answer(visits):
-    page = visits[0].begin()
-    visits[0].answer(page, "real", 1, 0.0)
-    assert visits[0].http.get(page.image_url).status_code == 404
+def test_only_the_present_picture_and_the_next_one_can_be_fetched(visits):
+    visit = visits[0]
+    first = visit.go_on()
+    second = visit.give()
+    assert second.attributes["data-presentation"] == first.attributes["data-next"].split("/")[-1]
+    assert visit.http.get(first.image_urls[0]).status_code == 404
+    assert visit.http.get(f"{second.image_urls[0]}/left").status_code == 404
+    assert visit.http.get(f"{second.image_urls[0]}/middle").status_code == 404
 
 
-def test_another_reader_cannot_answer_for_me(visits, database):
+def test_another_reader_cannot_answer_for_me(visits, records):
     mine, theirs = visits
-    page = mine.begin()
-    shown = theirs.begin()
-    after = theirs.answer(page, "real", 1, 0.0)
+    page, shown = mine.go_on(), theirs.go_on()
+    after = theirs.call("answer", answer(page))
     assert (after.trial_number, shown.trial_number) == (1, 1)
-    assert not list(database.responses(_study_of(database, mine)))
+    assert not records.rows(mine, response)
+    assert not records.rows(theirs, response)
 
 
-def test_many_clicks_at_the_same_moment_are_one_answer(visits, database):
+def test_many_clicks_at_the_same_moment_are_one_answer(visits, records):
     visit = visits[0]
-    page = visit.begin()
+    sent = answer(visit.go_on(), response="generated", confidence=5)
     with ThreadPoolExecutor(8) as pool:
-        after = list(pool.map(lambda _: visit.answer(page, "generated", 5, 0.0), range(8)))
+        after = list(pool.map(lambda _: visit.call("answer", sent), range(8)))
     assert {shown.trial_number for shown in after} == {2}
-    (row,) = database.responses(_study_of(database, visit))
-    assert (row.trial_number, row.response, row.confidence) == (1, "generated", 5)
+    (row,) = records.rows(visit, response)
+    assert (row.response, row.confidence) == ("generated", 5)
 
 
-def test_calls_out_of_order_change_nothing(visits, database):
+def test_an_answer_cannot_be_replayed_changed_or_given_ahead(visits, records):
     visit = visits[0]
-    assert visit.call("begin").name == "consent"
-    assert visit.call("answer", _answer(visit.page)).name == "consent"
+    first = visit.go_on()
+    second = visit.give()
+    again = visit.call("answer", answer(first, response="generated"))
+    assert again.trial_number == 2
+    ahead = second.attributes["data-next"].split("/")[-1]
+    refused = visit.call("answer", answer(second, presentation_token=ahead))
+    assert refused.trial_number == 2
+    (row,) = records.rows(visit, response)
+    assert row.response == "real"
+
+
+def test_calls_out_of_order_change_nothing(visits, records):
+    visit = visits[0]
+    for name in ("instructions", "block", "break", "background", "undo", "answer"):
+        assert visit.call(name, answer(visit.page)).name == "consent"
     assert visit.call("consent").name == "instructions"
-    assert visit.call("answer", _answer(visit.page)).name == "instructions"
+    assert visit.call("answer", answer(visit.page)).name == "instructions"
     assert visit.call("show").name == "instructions"
-    assert visit.call("begin").trial_number == 1
-    assert visit.call("consent").trial_number == 1
-    assert visit.call("begin").trial_number == 1
-    assert not list(database.responses(_study_of(database, visit)))
+    assert visit.call("instructions").trial_number == 1
+    for name in ("consent", "instructions", "undo", "calibration"):
+        assert visit.call(name, {"trial_number": 1}).trial_number == 1
+    assert not records.rows(visit, response)
 
 
 @pytest.mark.parametrize(
-    "detail",
+    "changes",
     [
-        None,
-        {},
-        {"response": "real"},
-        {"trial_id": "study-P01-T005", "response": "real", "confidence": 1, "response_time_s": 1},
-        "real",
+        {"response": "no idea"},
+        {"response": "left"},
+        {"confidence": 7},
+        {"confidence": None},
+        {"confidence": "5"},
+        {"response_time_s": -1},
+        {"response_time_s": 1e9},
+        {"presentation_token": "x"},
+        {"presentation_token": None},
+        {"is_synthetic": True},
+        {"client": {"a": "x" * 300}},
     ],
 )
-def test_nonsense_instead_of_an_answer_shows_the_same_trial_again(visits, database, detail):
+def test_an_answer_that_no_page_sends_is_refused_without_a_word_why(visits, records, changes):
     visit = visits[0]
-    visit.begin()
-    reply = visit.http.post(
-        "/study/gradio_api/run/predict", json={"data": [], "event_data": detail, "fn_index": 3}
-    )
+    visit.go_on()
+    reply = visit.http.post("/study/do/answer", json=answer(visit.page, **changes))
     assert reply.status_code == 200
-    assert "That answer could not be stored" in reply.text
-    assert not list(database.responses(_study_of(database, visit)))
+    assert "That answer could not be stored" in reply.json()["html"]
+    assert not records.rows(visit, response)
 
 
-def test_a_failing_call_does_not_say_why(curious):
-    reply = curious.post("/study/gradio_api/run/predict", json={"data": [1, 2, 3], "fn_index": 99})
-    assert reply.is_error
-    assert "Traceback" not in reply.text
-    assert "site-packages" not in reply.text
+@pytest.mark.parametrize("body", [b"{", b"[]", b"null", b'"x"', b'{"a": "' + b"x" * LONGEST_BODY])
+def test_a_call_that_is_none_is_refused_by_a_code(curious, body):
+    reply = curious.post("/study/do/show", content=body)
+    assert (reply.status_code, reply.json()) == (400, {"error": "unknown call"})
+
+
+def test_a_call_by_another_name_is_refused(curious):
+    assert curious.post("/study/do/unblind", json={}).status_code == 400
+    assert curious.get("/study/do/show").status_code in (404, 405)
 
 
 def test_a_browser_is_told_to_keep_nothing_and_to_ask_nobody_else(visits):
-    page = visits[0].begin()
-    for reply in (visits[0].http.get("/study/"), visits[0].http.get(page.image_url)):
+    visit = visits[0]
+    page = visit.go_on()
+    replies = [visit.http.get(path) for path in ("/study/", page.image_urls[0], "/", "/none")]
+    replies.append(visit.http.post("/study/do/show", json={}))
+    for reply in replies:
         assert reply.headers["cache-control"] == "no-store"
         assert "default-src 'self'" in reply.headers["content-security-policy"]
+        assert reply.headers["cross-origin-resource-policy"] == "same-origin"
         assert not {"etag", "last-modified", "server", "date"} & set(reply.headers)
 
 
-def test_no_byte_that_a_reader_receives_tells_the_answer(server, stimuli):
-    """Red team: everything but the pixels themselves, in two whole visits."""
-    received, picture_replies = [], []
-
-    def record(reply):
-        reply.read()
-        head = f"{reply.status_code} {reply.request.url} {reply.headers.raw!r}".encode()
-        is_picture = reply.headers.get("content-type") == "image/png"
-        received.append(head if is_picture else head + reply.content)
-        if is_picture:
-            picture_replies.append(reply)
-
-    addresses = []
-    for link in server.new_study(stimuli, n_trials=8):
-        visit = Visit(server, link)
-        visit.http.event_hooks["response"].append(record)
-        visit.enter(link)
-        visit.http.get("/study/theme.css")
-        page = visit.begin()
-        while page.name == "trial":
-            again = visit.call("show")  # a reload: another address for the same picture
-            assert again.image_url != page.image_url
-            addresses += [page.image_url, again.image_url]
-            visit.picture(page)
-            visit.picture(again)
-            page = visit.answer(again, "real", 1, 0.0)
-        assert page.name == "finish"
+def test_several_studies_in_one_database_do_not_mix(server, stimuli):
+    for title in ("One", "Two"):
+        visit = Visit(server, server.new_study(stimuli, title=title)[0])
+        assert f">{title}</span>" in visit.http.post("/study/do/show", json={}).json()["html"]
         visit.http.close()
-
-    everything = b"\n".join(received).lower()
-    forbidden = [b"synthetic", b"manifest.csv", b"_digest", b"fake", *map(str.encode, CLASSES)]
-    for stimulus in read_stimuli(stimuli):
-        secrets = (stimulus.stimulus_id, stimulus.source_digest, stimulus.generator_digest)
-        forbidden += [secret.encode() for secret in secrets if secret]
-    for word in forbidden:
-        assert word not in everything, word
-    assert len(picture_replies) == 2 * 2 * 8
-    assert len(set(addresses)) == len(addresses), "an address that comes back makes a picture known"
-    # Real or generated, the replies differ in pixels only: same headers, same number of bytes.
-    assert len({tuple(reply.headers.raw) for reply in picture_replies}) == 1
-    assert len({len(reply.content) for reply in picture_replies}) == 1
-
-
-def test_several_studies_in_one_database_do_not_mix(server, stimuli, database):
-    first, second = (
-        Visit(server, server.new_study(stimuli, title=title)[0]) for title in ("One", "Two")
-    )
-    for visit, title in ((first, "One"), (second, "Two")):
-        reply = visit.http.post(
-            "/study/gradio_api/run/predict", json={"data": [], "event_data": None, "fn_index": 0}
-        )
-        assert title in reply.text
-        visit.http.close()
-
-
-def test_what_the_protocol_says_is_shown_as_text_and_not_as_html(server, stimuli):
-    hostile = "<script>alert(1)</script>"
-    visit = Visit(server, server.new_study(stimuli, title=hostile, consent_text=hostile)[0])
-    reply = visit.http.post(
-        "/study/gradio_api/run/predict", json={"data": [], "event_data": None, "fn_index": 0}
-    )
-    assert hostile not in reply.json()["data"][0]
-    assert "&lt;script&gt;" in reply.json()["data"][0]
-    visit.http.close()
 
 
 def test_the_log_of_the_server_holds_no_token(server, visits):
-    visits[0].begin()
+    visits[0].go_on()
     assert visits[0].http.cookies["reader"] not in server.log()
 
 
-def _answer(page):
-    return {
-        "presentation_token": page.attributes.get("data-presentation", "none"),
-        "response": "real",
-        "confidence": 1,
-        "response_time_s": 0.0,
-    }
+# The way through a study with everything in it
 
 
-def _study_of(database, visit):
-    return database.find_reader(visit.http.cookies["reader"]).study_id
+@pytest.fixture
+def whole(server, stimuli_48, practice_stimuli, attention_stimuli):
+    links = server.new_study(
+        stimuli_48, practice=practice_stimuli, attention=attention_stimuli, **ALL_DESIGNS
+    )
+    visit = Visit(server, links[0])
+    yield visit
+    visit.http.close()
+
+
+def test_a_whole_study_of_all_designs_goes_from_consent_to_the_last_page(whole, records):
+    seen = []
+    while whole.page.name != "finish":
+        page = whole.page
+        seen.append((page.name, page.attributes.get("data-design", "")))
+        if page.name == "trial":
+            assert whole.pictures(page)
+            whole.give()
+        else:
+            name = "show" if page.name == "feedback" else page.name
+            whole.page = whole.call(name, page.form)
+    names = [name for name, _ in seen]
+    assert names[:5] == ["consent", "background", "calibration", "instructions", "block"]
+    assert (names.count("block"), names.count("break"), names.count("feedback")) == (5, 3, 3)
+    assert {design for name, design in seen if name == "trial"} == RESPONSES.keys()
+    assert len(records.rows(whole, response)) == names.count("trial") == 31 + 3
+
+
+def test_what_a_reader_says_about_eyes_and_screen_is_stored_once(whole, records):
+    whole.call("consent")
+    about = {"role": "haematologist", "years": "12", "colour_vision": "normal", "display": "laptop"}
+    refused = whole.call("background", about | {"years": "-1"})
+    assert (refused.name, records.rows(whole, milestone)) == ("background", [])
+    assert whole.call("background", about).name == "calibration"
+    assert whole.call("background", about | {"years": "13"}).name == "calibration"
+    screen = {"dark": "4", "light": "3", "number": "384", "pixel_ratio": 2, "gamut": "p3"}
+    assert whole.call("calibration", screen | {"dark": "5"}).name == "calibration"
+    assert whole.call("calibration", screen).name == "instructions"
+    stored = {row.name: json.loads(row.detail_json) for row in records.rows(whole, milestone)}
+    assert stored["background"] == about | {"years": 12}
+    assert stored["calibration"].items() >= {"dark": 4, "light": 3, "pixel_ratio": 2.0}.items()
+
+
+def test_the_language_can_be_changed_and_is_kept(whole, server):
+    reply = whole.http.post("/study/do/language", json={"language": "de"})
+    assert "Bevor Sie beginnen" in reply.json()["html"]
+    whole.call("consent")
+    assert "Einige Angaben" in whole.http.post("/study/do/show", json={}).json()["html"]
+    unknown = whole.http.post("/study/do/language", json={"language": "xx"})
+    assert "Einige Angaben" in unknown.json()["html"]
+
+
+def test_undo_takes_back_one_answer_however_often_it_is_sent(whole, records):
+    while whole.go_on().trial_number < 3 or "data-practice" in whole.page.attributes:
+        whole.give()
+    pressed_on = {"trial_number": whole.page.trial_number}
+    assert [whole.call("undo", pressed_on).trial_number for _ in range(3)] == [2, 2, 2]
+    whole.page = whole.call("show")
+    whole.give(response="generated")
+    second = [row for row in records.rows(whole, response) if row.revision == 2]
+    assert [row.response for row in second] == ["generated"]
+    assert whole.page.trial_number == 3
+
+
+def test_a_study_that_is_closed_meanwhile_stores_nothing_more(visits, records):
+    visit = visits[0]
+    page = visit.go_on()
+    study_id = records.rows(visit, consent)[0].participant_id.rsplit("-", 1)[0]
+    Registry(records.database).close(study_id)
+    assert visit.call("answer", answer(page)).name == "closed"
+    assert visit.http.get(page.image_urls[0]).status_code == 404
+    assert not records.rows(visit, response)
+
+
+def test_every_page_before_the_trials_can_be_sent_again(whole):
+    while (name := whole.page.name) in BEFORE_TRIALS:
+        form = whole.page.form
+        whole.page = whole.call(name, form)
+        assert whole.call(name, form).name == whole.page.name
+    assert whole.page.name == "trial"

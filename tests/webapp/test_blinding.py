@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.webapp.studies_at_hand import enrol, protocol
+from tests.webapp.studies_at_hand import begin, open_study, protocol
 from webapp.blinding import BlindedTrial
 from webapp.errors import WebappError
 from webapp.pictures import decode, encode_png, framed, pixel_digest
@@ -25,24 +25,50 @@ def noise(n_levels: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(rng.integers(n_levels, size=(64, 64, 3), dtype=np.uint8))
 
 
+TRIAL = {
+    "design": "authenticity",
+    "presentation_token": "here",
+    "next_presentation_token": "ahead",
+    "trial_number": 1,
+    "n_trials": 2,
+    "is_practice": False,
+    "block_number": 1,
+    "exposure_s": None,
+    "can_undo": False,
+}
+
+
 def test_a_blinded_trial_has_no_field_for_an_answer():
-    assert {field.name for field in fields(BlindedTrial)} == {
-        "presentation_token",
-        "trial_number",
-        "n_trials",
-    }
+    assert {field.name for field in fields(BlindedTrial)} == TRIAL.keys()
 
 
 def test_a_blinded_trial_takes_no_further_facts():
     with pytest.raises(TypeError):
-        BlindedTrial(presentation_token="a", trial_number=1, n_trials=2, is_synthetic=True)
+        BlindedTrial(**TRIAL, is_synthetic=True)
     with pytest.raises((AttributeError, TypeError)):
-        BlindedTrial(presentation_token="a", trial_number=1, n_trials=2).is_synthetic = True
+        BlindedTrial(**TRIAL).is_synthetic = True
 
 
-def test_what_the_store_presents_is_blinded(store, stimuli):
-    (participant, *_) = enrol(store, protocol(), stimuli)
-    assert type(store.present_next(participant)) is BlindedTrial
+@pytest.mark.parametrize(
+    ("design", "here", "ahead"),
+    [
+        ("authenticity", ("/image/here",), ("/image/ahead",)),
+        (
+            "pair",
+            ("/image/here/left", "/image/here/right"),
+            ("/image/ahead/left", "/image/ahead/right"),
+        ),
+    ],
+)
+def test_picture_addresses_are_made_from_the_presentation_alone(design, here, ahead):
+    trial = BlindedTrial(**TRIAL | {"design": design})
+    assert (trial.image_urls, trial.next_image_urls) == (here, ahead)
+    assert BlindedTrial(**TRIAL | {"next_presentation_token": None}).next_image_urls == ()
+
+
+def test_what_the_store_presents_is_blinded(store, registry, stimuli):
+    (invitation, _) = open_study(registry, protocol(), stimuli)
+    assert type(store.present(begin(store, invitation))) is BlindedTrial
 
 
 def test_a_picture_loses_its_comments_profile_and_gamma(tmp_path):

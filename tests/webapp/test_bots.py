@@ -1,78 +1,85 @@
-from statistics import NormalDist
+import json
 
-import numpy as np
 import pytest
 
-from webapp.bots import Counts, Observer, read_links, truth_by_pixels
+from webapp.bots import Given, Played, ShownPage, known_by_pixels, read_links
 from webapp.errors import WebappError
 
-N = 20_000
 
-
-def rates(observer, n=N):
-    """Hit and false-alarm rate of an observer over many trials of each kind."""
-    rng = np.random.default_rng(0)
-    return [
-        sum(observer.judge(is_synthetic, 6, rng)[0] == "generated" for _ in range(n)) / n
-        for is_synthetic in (True, False)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("d_prime", "criterion"), [(0.0, 0.0), (1.0, 0.0), (1.5, 0.4), (1.0, -0.7)]
-)
-def test_the_observer_has_the_sensitivity_and_criterion_it_was_given(d_prime, criterion):
-    z = NormalDist().inv_cdf
-    hit, false_alarm = rates(Observer(d_prime=d_prime, criterion=criterion, lapse_rate=0))
-    # Four standard errors of a z-transformed rate of 20,000 trials.
-    assert z(hit) - z(false_alarm) == pytest.approx(d_prime, abs=0.06)
-    assert -(z(hit) + z(false_alarm)) / 2 == pytest.approx(criterion, abs=0.04)
-
-
-def test_who_always_lapses_is_right_half_of_the_time_however_sensitive():
-    assert rates(Observer(d_prime=5, lapse_rate=1)) == pytest.approx([0.5, 0.5], abs=0.015)
-
-
-def test_confidence_uses_the_whole_scale_and_goes_with_being_right():
-    rng = np.random.default_rng(0)
-    answers = [Observer(d_prime=1.0, lapse_rate=0).judge(True, 6, rng) for _ in range(N)]
-    right = {
-        confidence: np.mean([said == "generated" for said, sure in answers if sure == confidence])
-        for confidence in range(1, 7)
+def given(response, is_synthetic, number=1, **changes):
+    values = {
+        "trial_number": number,
+        "is_practice": False,
+        "is_attention": False,
+        "is_repeat": False,
+        "design": "authenticity",
+        "stimulus_ids": ("ab" * 8,),
+        "is_synthetic": is_synthetic,
+        "response": response,
+        "confidence": 3,
     }
-    assert all(right[confidence] < right[confidence + 1] for confidence in range(1, 6))
-
-
-def test_without_sensitivity_each_confidence_is_equally_frequent():
-    rng = np.random.default_rng(0)
-    sure = [Observer(d_prime=0, lapse_rate=0).judge(False, 6, rng)[1] for _ in range(N)]
-    assert np.bincount(sure, minlength=7)[1:] / N == pytest.approx(np.full(6, 1 / 6), abs=0.011)
+    return Given(**values | changes)
 
 
 def test_counts_are_named_as_signal_detection_names_them():
-    counts = Counts(participant_id="P01")
-    for response, is_synthetic in [
-        ("generated", True),
-        ("generated", True),
-        ("real", True),
-        ("generated", False),
-        ("real", False),
-    ]:
-        counts.add(response, is_synthetic)
-    assert counts.to_json() == {
+    answers = [
+        given("generated", True),
+        given("generated", True),
+        given("real", True),
+        given("generated", False),
+        given("real", False),
+    ]
+    record = Played(participant_id="P01", given=tuple(answers), has_left=False).to_json()
+    answered = record.pop("answers")
+    assert record == {
         "participant_id": "P01",
         "hits": 2,
         "misses": 1,
         "false_alarms": 1,
         "correct_rejections": 1,
         "n": 5,
+        "has_left": False,
     }
+    assert json.loads(json.dumps(answered))[0]["stimulus_ids"] == ["ab" * 8]
 
 
-def test_the_truth_is_known_by_pixels_alone(stimuli):
-    truth = truth_by_pixels(stimuli)
-    assert len(truth) == 12
-    assert sum(truth.values()) == 6
+@pytest.mark.parametrize(
+    "changes",
+    [{"is_practice": True}, {"is_attention": True}, {"is_repeat": True}, {"design": "pair"}],
+)
+def test_only_first_showings_of_authenticity_are_counted(changes):
+    answers = (given("real", False), given("real", False, **changes))
+    assert Played(participant_id="P01", given=answers, has_left=False).to_json()["n"] == 1
+
+
+def test_a_page_is_read_as_a_browser_shows_it():
+    page = ShownPage.of(
+        '<div data-page="trial" data-design="pair" data-presentation="tok" data-block="2" '
+        'data-trial-number="3" data-n-trials="8" data-practice><button data-response="left">1'
+        '</button><button data-response="left">2</button><button data-response="right">1</button>'
+    )
+    assert page.name == "trial"
+    assert page.image_urls == ("/image/tok/left", "/image/tok/right")
+    assert page.responses == ("left", "right")
+    assert page.place == ("2", True, 3)
+
+
+def test_a_form_is_filled_with_what_it_takes():
+    page = ShownPage.of(
+        '<form data-page="background"><input type="radio" name="role" value="student">'
+        '<input type="radio" name="role" value="other"><input type="number" name="years" min="0">'
+        '<input name="number"></form>'
+    )
+    assert page.form == {"role": "student", "years": "0", "number": "1"}
+
+
+def test_what_a_picture_is_is_known_by_its_pixels_alone(
+    stimuli, practice_stimuli, attention_stimuli
+):
+    known = known_by_pixels([stimuli, practice_stimuli], attention_stimuli)
+    assert len(known) == 36
+    assert sum(one.is_attention for one in known.values()) == 12
+    assert sum(one.stimulus.is_synthetic for one in known.values()) == 18
 
 
 @pytest.mark.parametrize("line", ["http://x/s/1", "P01 http://x/other/1", "P01 http://x/s/1 more"])

@@ -1,98 +1,88 @@
-"""A reader in a real browser: keyboard, reload, second tab, a server that dies meanwhile."""
+"""A reader in a real browser: by keyboard, by mouse, impatient."""
 
-import os
-from pathlib import Path
+from datetime import datetime
 
 import pytest
 
-from tests.webapp.studies_at_hand import Server
-from webapp.store import Store
+from tests.webapp.browser_at_hand import (
+    NEEDS_CHROMIUM,
+    answers,
+    begin,
+    name_of_page,
+    stored,
+    wait_for_trial,
+)
+from tests.webapp.studies_at_hand import ALL_DESIGNS
 
-CHROMIUM = Path(os.environ.get("PLAYWRIGHT_CHROMIUM", "/usr/bin/chromium"))
-MISSING = f"no browser at {CHROMIUM}; install it with `apt-get install chromium`"
+pytestmark = NEEDS_CHROMIUM
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING),
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def browser(chromium):
-    """A fresh browser profile that notes every request and every complaint."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.requested, context.complaints = [], []
-    context.on("request", lambda request: context.requested.append(request.url))
-    context.on("console", lambda said: context.complaints.append(f"{said.type}: {said.text}"))
-    context.on("weberror", lambda error: context.complaints.append(str(error.error)))
-    yield context
-    context.close()
+KEYS = {"authenticity": "r4", "pair": ["ArrowRight", "5"], "classification": "b2", "quality": "3"}
+GIVEN = {
+    "authenticity": ("real", 4),
+    "pair": ("right", 5),
+    "classification": ("basophil", 2),
+    "quality": ("3", None),
+}
 
 
-def trial(page, number):
-    """Wait until the cell of a trial is painted and can be judged."""
-    page.wait_for_selector(f'[data-trial-number="{number}"][data-state="ready"]')
+def by_keyboard_to(page, selector):
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"Tab does not lead to {selector}")
 
 
-def begin(page, link):
-    page.goto(link)
-    page.get_by_role("button", name="I agree to take part").click()
-    page.get_by_role("button", name="Begin").click()
-    trial(page, 1)
+def leave_by_keyboard(page, name):
+    if name == "background":
+        for field in ("role", "years", "colour_vision", "display"):
+            by_keyboard_to(page, f'[name="{field}"]')
+            page.keyboard.press("1" if field == "years" else "Space")
+    if name == "calibration":
+        for field in ("dark", "light"):
+            by_keyboard_to(page, f'[name="{field}"]')
+            page.keyboard.press("Space")
+            page.keyboard.press("ArrowLeft")  # from 0 round to 4
+    if name in ("consent", "background", "calibration"):
+        by_keyboard_to(page, ".cy-primary")
+    page.keyboard.press("Enter")
 
 
-def stored(server, link):
-    store = Store.open(server.database_url)
-    reader = store.find_reader(link.rsplit("/", 1)[1])
-    rows = [
-        row
-        for row in store.responses(reader.study_id)
-        if row.participant_id == reader.participant_id
-    ]
-    store.close()
-    return [(row.trial_number, row.response, row.confidence) for row in rows]
-
-
-def test_a_study_by_keyboard_alone_survives_a_reload_and_asks_only_this_server(
-    server, stimuli, browser
+def test_a_whole_study_by_keyboard_alone_survives_a_reload_and_asks_only_this_server(
+    server, stimuli_48, practice_stimuli, attention_stimuli, browser
 ):
-    (link, _) = server.new_study(stimuli, n_trials=4)
+    link = server.new_study(
+        stimuli_48, practice=practice_stimuli, attention=attention_stimuli, **ALL_DESIGNS
+    )[0]
     page = browser.new_page()
     page.goto(link)
-    for name in ("I agree to take part", "Begin"):
-        page.get_by_role("button", name=name).wait_for()
-        page.keyboard.press("Tab")
-        page.keyboard.press("Enter")
-    trial(page, 1)
-    page.keyboard.press("r")
-    page.keyboard.press("4")
-    trial(page, 2)
-    page.keyboard.press("g")
-    page.keyboard.press("6")
-    trial(page, 3)
-    page.reload()
-    trial(page, 3)
-    assert page.get_by_text("3 of 4").is_visible()
-    for number, keys in ((3, "g1"), (4, "r2")):
-        trial(page, number)
-        for key in keys:
-            page.keyboard.press(key)
-    page.wait_for_selector('[data-page="finish"]')
-    assert stored(server, link) == [
-        (1, "real", 4),
-        (2, "generated", 6),
-        (3, "generated", 1),
-        (4, "real", 2),
-    ]
+    seen, has_reloaded = [], False
+    while (name := name_of_page(page)) != "finish":
+        root = page.locator(".cy")
+        shown = root.get_attribute("data-presentation")
+        seen.append(name)
+        if name != "trial":
+            leave_by_keyboard(page, name)
+        elif not has_reloaded and root.get_attribute("data-trial-number") == "3":
+            has_reloaded = True
+            page.reload()
+            wait_for_trial(page, 3)
+        else:
+            for key in KEYS[root.get_attribute("data-design")]:
+                page.keyboard.press(key)
+        page.wait_for_function(
+            "([name, shown]) => { const { page, presentation } ="
+            " document.querySelector('.cy')?.dataset ?? {};"
+            " return page && (page !== name || (presentation ?? null) !== shown) }",
+            arg=[name, shown],
+        )
+    assert set(seen) == {
+        *("consent", "background", "calibration", "instructions", "block", "break"),
+        *("trial", "feedback"),
+    }
+    rows = stored(server, link)
+    assert len(rows) == 34
+    assert all((row.response, row.confidence) == GIVEN[row.design] for row in rows)
     elsewhere = [
         url for url in browser.requested if not url.startswith((server.address, "data:", "blob:"))
     ]
@@ -106,11 +96,10 @@ def test_the_response_time_runs_from_the_painted_cell_to_the_answer(server, stim
     begin(page, link)
     page.wait_for_timeout(700)
     page.get_by_label("Real, confidence 2 of 6").click()
-    trial(page, 2)
-    store = Store.open(server.database_url)
-    (row,) = store.responses(store.find_reader(link.rsplit("/", 1)[1]).study_id)
-    store.close()
-    assert 0.7 <= row.response_time_s < (row.responded_at - row.presented_at).total_seconds()
+    wait_for_trial(page, 2)
+    (row,) = stored(server, link)
+    assert row.response_time_s >= 0.7
+    assert datetime.fromisoformat(row.responded_at).tzinfo
 
 
 def test_a_double_click_and_a_held_key_are_one_answer(server, stimuli, browser):
@@ -118,16 +107,28 @@ def test_a_double_click_and_a_held_key_are_one_answer(server, stimuli, browser):
     page = browser.new_page()
     begin(page, link)
     page.get_by_label("Real, confidence 5 of 6").dblclick()
-    trial(page, 2)
+    wait_for_trial(page, 2)
     page.keyboard.down("g")
     for _ in range(5):
         page.keyboard.down("3")  # the second and later ones are repeats of a held key
-    trial(page, 3)
+    wait_for_trial(page, 3)
     page.keyboard.press("g")
     page.keyboard.down("3")  # held since the last trial
     page.wait_for_timeout(300)
     page.keyboard.up("3")
-    assert stored(server, link) == [(1, "real", 5), (2, "generated", 3)]
+    assert answers(server, link) == [(1, "real", 5), (2, "generated", 3)]
+
+
+def test_many_presses_while_the_server_is_slow_are_one_answer(server, stimuli, browser):
+    (link, _) = server.new_study(stimuli)
+    page = browser.new_page()
+    begin(page, link)
+    page.route("**/study/do/answer", lambda route: (page.wait_for_timeout(400), route.continue_()))
+    for key in "r1g2r3":
+        page.keyboard.press(key)
+    wait_for_trial(page, 2)
+    assert answers(server, link) == [(1, "real", 1)]
+    assert len([url for url in browser.requested if url.endswith("/do/answer")]) == 1
 
 
 def test_a_number_without_a_letter_answers_nothing_and_says_why(server, stimuli, browser):
@@ -137,10 +138,60 @@ def test_a_number_without_a_letter_answers_nothing_and_says_why(server, stimuli,
     page.keyboard.press("5")
     assert page.get_by_text("First R for real or G for generated").is_visible()
     page.keyboard.press("r")
+    assert page.get_by_text("Real: how sure are you, 1 to 6?").is_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("5")
     assert page.get_by_text("First R for real or G for generated").is_visible()
-    assert stored(server, link) == []
+    assert answers(server, link) == []
+
+
+def test_a_class_is_chosen_then_how_sure(server, stimuli, browser):
+    blocks = [{"design": "classification", "n_trials": 8}]
+    (link, _) = server.new_study(stimuli, blocks=blocks)
+    page = browser.new_page()
+    begin(page, link)
+    page.get_by_label("How sure are you?, confidence 2 of 6").click()
+    assert page.get_by_text("First the type of cell").is_visible()
+    page.get_by_role("button", name="Monocyte").click()
+    assert page.get_by_role("button", name="Monocyte").get_attribute("aria-pressed") == "true"
+    page.get_by_label("How sure are you?, confidence 2 of 6").click()
+    wait_for_trial(page, 2)
+    assert answers(server, link) == [(1, "monocyte", 2)]
+
+
+def test_the_last_answer_is_taken_back_where_the_protocol_allows_it(server, stimuli, browser):
+    (link, _) = server.new_study(stimuli, conduct={"undo": True})
+    page = browser.new_page()
+    begin(page, link)
+    for key in "r1":
+        page.keyboard.press(key)
+    wait_for_trial(page, 2)
+    page.keyboard.press("u")
+    wait_for_trial(page, 1)
+    page.get_by_label("Generated, confidence 6 of 6").click()
+    wait_for_trial(page, 2)
+    assert page.get_by_label("Take back the last answer").count() == 0
+    assert answers(server, link) == [(1, "real", 1), (1, "generated", 6)]
+
+
+def test_the_next_picture_is_there_before_it_is_asked_for(server, stimuli, browser):
+    (link, _) = server.new_study(stimuli)
+    page = browser.new_page()
+    begin(page, link)
+    page.wait_for_function(
+        "performance.getEntriesByType('resource').filter(one =>"
+        " one.name.includes('/image/')).length === 2"
+    )
+    ahead = page.locator(".cy").get_attribute("data-next")
+    pictures = [url for url in browser.requested if "/image/" in url]
+    assert len(pictures) == 2
+    assert pictures[1].endswith(ahead)
+    page.keyboard.press("r")
+    page.keyboard.press("1")
+    wait_for_trial(page, 2)
+    again = [url for url in browser.requested if url.endswith(ahead)]
+    assert len(again) == 1
+    assert page.get_by_alt_text("cell image").get_attribute("src").startswith("blob:")
 
 
 def test_the_picture_is_described_neutrally_and_can_be_shown_as_pixels(server, stimuli, browser):
@@ -150,58 +201,86 @@ def test_the_picture_is_described_neutrally_and_can_be_shown_as_pixels(server, s
     cell = page.get_by_alt_text("cell image")
     assert cell.is_visible()
     assert cell.evaluate("cell => getComputedStyle(cell).imageRendering") == "auto"
-    page.keyboard.press("p")
+    page.keyboard.press("x")
     assert cell.evaluate("cell => getComputedStyle(cell).imageRendering") == "pixelated"
-    assert page.get_by_role("button", name="Show pixels").get_attribute("aria-pressed") == "true"
+    assert page.get_by_role("button", name="Pixels").get_attribute("aria-pressed") == "true"
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (820, 1180), (390, 844)])
-def test_a_trial_fits_the_screen_without_scrolling(server, stimuli, chromium, width, height):
+def test_the_picture_is_enlarged_and_moved_by_keys_wheel_and_drag(server, stimuli, browser):
     (link, _) = server.new_study(stimuli)
-    context = chromium.new_context(viewport={"width": width, "height": height})
-    page = context.new_page()
+    page = browser.new_page()
     begin(page, link)
-    size = page.evaluate(
-        "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
-    )
-    assert size == [width, height]
-    assert page.get_by_alt_text("cell image").bounding_box()["width"] >= 0.4 * width
-    context.close()
+    cell, stage = page.get_by_alt_text("cell image"), page.locator(".cy-stage")
+    box = stage.bounding_box()
+
+    def corner():
+        shown = cell.bounding_box()
+        return shown["x"] - box["x"], shown["y"] - box["y"], shown["width"] / box["width"]
+
+    page.keyboard.press("+")
+    assert corner()[2] == pytest.approx(1.5, abs=0.01)
+    x, y, _ = corner()
+    page.keyboard.press("Shift+ArrowRight")
+    assert corner()[0] == pytest.approx(x - 0.1 * box["width"], abs=2)
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 240, box["y"] + 230)
+    page.mouse.up()
+    assert corner()[1] == pytest.approx(y + 30, abs=2)
+    before = corner()[2]
+    page.mouse.wheel(0, -200)
+    page.wait_for_function("document.querySelector('[data-scale]').textContent !== '150 %'")
+    assert corner()[2] > before
+    page.keyboard.press("0")
+    assert corner() == pytest.approx((1, 1, 1), abs=2)
+    page.keyboard.press("r")
+    page.keyboard.press("1")
+    wait_for_trial(page, 2)
+    assert page.locator("[data-scale]").text_content() == "100 %"
+    assert '"zoom_max": 2.2' in stored(server, link)[0].client_json
+
+
+def test_help_lists_the_keys_and_keeps_them_from_answering(server, stimuli, browser):
+    (link, _) = server.new_study(stimuli)
+    page = browser.new_page()
+    begin(page, link)
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog").get_by_text("Take back the letter").is_visible()
+    page.keyboard.press("r")
+    page.keyboard.press("1")
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("dialog").is_visible()
+    assert answers(server, link) == []
+
+
+def test_time_left_is_told_after_some_trials(server, stimuli, browser):
+    (link, _) = server.new_study(stimuli)
+    page = browser.new_page()
+    begin(page, link)
+    for number in range(1, 4):
+        wait_for_trial(page, number)
+        assert page.locator("[data-left]").text_content() == ""
+        page.keyboard.press("r")
+        page.keyboard.press("1")
+    wait_for_trial(page, 4)
+    assert page.get_by_text("less than a minute left").is_visible()
+
+
+def test_the_language_is_chosen_before_the_trials(server, stimuli, browser):
+    (link, _) = server.new_study(stimuli, languages=("en", "de"))
+    page = browser.new_page()
+    page.goto(link)
+    page.get_by_role("button", name="Deutsch").click()
+    page.get_by_role("heading", name="Bevor Sie beginnen").wait_for()
+    assert page.evaluate("document.documentElement.lang") == "de"
+    page.get_by_role("button", name="Ich bin einverstanden").click()
+    page.get_by_role("button", name="Beginnen").click()
+    wait_for_trial(page, 1)
+    page.keyboard.press("e")
+    assert page.get_by_text("Echt: Wie sicher sind Sie, 1 bis 6?").is_visible()
 
 
 def test_a_page_opened_without_a_link_says_how_to_enter(server, browser):
     page = browser.new_page()
     page.goto(f"{server.address}/study/")
     assert page.get_by_role("heading", name="Please open your personal link").is_visible()
-
-
-@pytest.fixture
-def mortal_server(tmp_path):
-    made = Server(tmp_path)
-    yield made
-    made.kill()
-
-
-def test_a_server_that_dies_and_comes_back_costs_the_reader_no_answer(
-    mortal_server, stimuli, browser
-):
-    server = mortal_server
-    (link, _) = server.new_study(stimuli)
-    server.start()
-    page = browser.new_page()
-    begin(page, link)
-    # Dead and back while the reader looks at the cell.
-    server.kill()
-    server.start()
-    page.keyboard.press("r")
-    page.keyboard.press("1")
-    trial(page, 2)
-    # Dead when the reader answers.
-    server.kill()
-    page.keyboard.press("g")
-    page.keyboard.press("5")
-    page.get_by_text("The server does not reply").wait_for()
-    server.start()
-    trial(page, 3)
-    assert not page.get_by_text("The server does not reply").is_visible()
-    assert stored(server, link) == [(1, "real", 1), (2, "generated", 5)]

@@ -8,9 +8,9 @@ from PIL import Image
 
 from studies.stimuli import read_stimuli
 from webapp.errors import WebappError
-from webapp.pictures import decode, encode_png, pixel_digest
+from webapp.pictures import decode, encode_png, framed, pixel_digest
 from webapp.service_client import ServiceClient
-from webapp.stimuli import build_stimulus_set, real_images
+from webapp.stimuli import Pictures, build_stimulus_set, real_images
 
 MODEL = {
     "name": "tiny",
@@ -74,10 +74,18 @@ def real(tmp_path):
     return tmp_path / "real"
 
 
-def build(real, out, *, service=None, **options):
-    values = {"per_class": 3, "seed": 1} | options
-    handler = service or Service()
-    return build_stimulus_set(real_images(real), client_of(handler), out=out, **values)
+def build_pools(real, out, *, service=None, main=3, practice=0, attention=0, **options):
+    return build_stimulus_set(
+        real_images(real),
+        client_of(service or Service()),
+        per_class=Pictures(main=main, practice=practice, attention=attention),
+        out=out,
+        **({"seed": 1} | options),
+    )
+
+
+def build(real, out, **options):
+    return build_pools(real, out, **options)["main"]
 
 
 def test_a_stimulus_set_is_half_real_half_generated_in_each_class(real, tmp_path):
@@ -92,7 +100,7 @@ def test_a_stimulus_set_is_half_real_half_generated_in_each_class(real, tmp_path
 
 
 def test_names_and_their_order_say_nothing(real, tmp_path):
-    found = build(real, tmp_path / "out", per_class=18)
+    found = build(real, tmp_path / "out", main=18)
     assert [s.stimulus_id for s in found] == sorted(s.stimulus_id for s in found)
     files = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert files == {s.file for s in found}
@@ -117,6 +125,78 @@ def test_a_generated_picture_is_the_one_its_seed_draws(real, tmp_path):
             assert stimulus.generator_digest == MODEL["digest"]
 
 
+def test_practice_and_attention_pictures_are_pools_of_their_own(real, tmp_path):
+    made = build_pools(real, tmp_path / "out", practice=2, attention=1)
+    assert {pool: len(found) for pool, found in made.items()} == {
+        "main": 12,
+        "practice": 8,
+        "attention": 4,
+    }
+    for pool in ("practice", "attention"):
+        assert read_stimuli(tmp_path / "out" / pool) == made[pool]
+    digests = [s.source_digest for found in made.values() for s in found]
+    assert len(set(digests)) == len(digests)
+
+
+def test_an_attention_check_is_a_real_cell_or_the_mixed_tiles_of_another(real, tmp_path):
+    made = build_pools(real, tmp_path / "out", attention=1)["attention"]
+    assert [s.generator_digest for s in made if s.is_synthetic] == ["tiles", "tiles"]
+
+    def tiles(image):
+        pixels = np.asarray(image).reshape(4, 8, 4, 8, 3).swapaxes(1, 2).reshape(16, -1)
+        return sorted(tile.tobytes() for tile in pixels)
+
+    whole = [
+        tiles(framed(decode(path.read_bytes(), name=path.name), 32, crop_px=None))
+        for path in real.glob("*/*")
+    ]
+    for stimulus in made:
+        shown = picture_at(tmp_path / "out" / "attention" / stimulus.file)
+        assert tiles(shown) in whole
+
+
+def test_a_call_that_was_stopped_goes_on_with_what_was_drawn(real, tmp_path):
+    class Stops(Service):
+        def __call__(self, request):
+            if sum(self.batches) >= 20:
+                raise httpx.ConnectError("gone", request=request)
+            return super().__call__(request)
+
+    first, second = Stops(), Service()
+    with pytest.raises(WebappError, match="cannot be reached"):
+        build(real, tmp_path / "out", service=first, main=20)
+    made = build(real, tmp_path / "out", service=second, main=20)
+    assert sum(first.batches) + sum(second.batches) == 40
+    assert made == build(real, tmp_path / "again", main=20)
+    assert not (tmp_path / "out.draws").exists()
+
+
+def test_pictures_of_another_model_are_not_taken_over(real, tmp_path):
+    (tmp_path / "out.draws").mkdir()
+    (tmp_path / "out.draws" / "model.txt").write_text("d" * 64)
+    with pytest.raises(WebappError, match=r"pictures of another model, .*; delete it"):
+        build(real, tmp_path / "out")
+
+
+def test_a_copy_of_a_training_picture_is_left_out_and_the_next_seed_drawn(real, tmp_path):
+    plain = build(real, tmp_path / "plain", class_names=["basophil"])
+    (one, *_) = [s for s in plain if s.is_synthetic]
+    copy = pixel_digest(picture_at(tmp_path / "plain" / one.file))
+    made = build(
+        real,
+        tmp_path / "out",
+        class_names=["basophil"],
+        is_copy=lambda image: pixel_digest(image) == copy,
+    )
+    seeds = {s.seed for s in plain if s.is_synthetic}
+    assert {s.seed for s in made if s.is_synthetic} == (seeds - {one.seed}) | {max(seeds) + 1}
+
+
+def test_a_model_that_only_copies_is_refused(real, tmp_path):
+    with pytest.raises(WebappError, match="near-copies of training pictures; this model repeats"):
+        build(real, tmp_path / "out", is_copy=lambda image: True)
+
+
 def test_another_size_resamples_both_kinds_from_the_models_size(real, tmp_path):
     found = build(real, tmp_path / "out", size=96)
     for stimulus in found:
@@ -130,7 +210,7 @@ def test_the_same_seed_makes_the_same_set(real, tmp_path):
 
 def test_more_pictures_than_one_request_allows_are_drawn_in_several(real, tmp_path):
     service = Service()
-    build(real, tmp_path / "out", service=service, per_class=20)
+    build(real, tmp_path / "out", service=service, main=20)
     assert service.batches == [16, 4, 16, 4]
 
 
@@ -148,7 +228,7 @@ def test_a_packed_set_serves_as_well_as_a_folder(real, tmp_path):
 
 def test_too_few_real_pictures_are_said_with_the_ways_out(real, tmp_path):
     with pytest.raises(WebappError, match=r"20 real pictures .* lower --per-class"):
-        build(real, tmp_path / "out", per_class=21)
+        build(real, tmp_path / "out", main=21)
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(real, tmp_path):
@@ -169,7 +249,7 @@ def test_the_same_real_picture_twice_is_refused(real, tmp_path):
             (real / "basophil" / "real_0.png").read_bytes()
         )
     with pytest.raises(WebappError, match="is there twice, pixel by pixel"):
-        build(real, tmp_path / "out", per_class=20)
+        build(real, tmp_path / "out", main=20)
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.csv"])

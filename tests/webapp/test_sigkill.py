@@ -1,84 +1,143 @@
 """The server dies without warning while readers answer; nothing that was acknowledged is lost."""
 
+import multiprocessing
 import random
+import socket
+import tempfile
 import threading
 import time
+from contextlib import closing
 
 import httpx
+import pytest
 
-from tests.webapp.studies_at_hand import Server
+from tests.webapp.studies_at_hand import Server, write_stimuli
 from webapp.bots import ReaderSession
-from webapp.store import Store
+from webapp.commands_servers import serve
+from webapp.database import Database
+from webapp.registry import Registry
 
-N_TRIALS, N_READERS, N_KILLS = 60, 3, 2
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["webapp.app", "webapp.commands_servers", "uvicorn"])
 
 
-def play(server, link, acknowledged, seed):
-    """Answer until the server dies or the study ends; note each answer once it is acknowledged."""
-    rng = random.Random(seed)
-    with server.client() as http:
+def serve_in(folder, **arguments):
+    tempfile.tempdir = str(folder)  # who is killed does not tidy up
+    serve(**arguments)
+
+
+class ForkedServer(Server):
+    """The same server, forked from a process that has done its imports: they take seconds."""
+
+    def start(self):
+        arguments = {"database": self.database_url, "host": "127.0.0.1", "port": self.port}
+        self.process = FORKS.Process(
+            target=serve_in, args=(self.folder,), kwargs=arguments, daemon=True
+        )
+        self.process.start()
+        while self.process.is_alive():
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return self
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        raise AssertionError(f"the server ended with {self.process.exitcode}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+
+
+class Bot:
+    """A reader who answers as fast as the server replies, and whom its death does not deter."""
+
+    def __init__(self, server, link, seed):
+        self.server, self.link = server, link
+        self.rng = random.Random(seed)
+        self.given = {}
+        """What was acknowledged, by trial number."""
+        self.pending = None
+        """The page and the answer that no reply has come to yet: it is sent again, unchanged."""
+
+    def play(self):
         try:
-            session = ReaderSession(http)
-            page = session.enter(link)
-            # Resumed at the next trial: the one after the last acknowledged, or one later if an
-            # answer was stored and the server died before it could say so.
-            if acknowledged:
-                assert page.trial_number - 1 - max(acknowledged) in (0, 1)
-            for step in ("consent", "begin"):
-                if page.name in ("consent", "instructions"):
-                    page = session.call(step)
-            while page.name == "trial":
-                response, confidence = rng.choice(["real", "generated"]), rng.randint(1, 6)
-                number = page.trial_number
-                page = session.answer(page, response, confidence, 0.0)
-                assert number not in acknowledged
-                acknowledged[number] = (response, confidence)
+            with self.server.client() as http:
+                session = ReaderSession(http)
+                page = session.enter(self.link)
+                while page.name in ("consent", "instructions"):
+                    page = session.call(page.name)
+                while page.name == "trial" or self.pending:
+                    if self.pending is None:
+                        assert page.trial_number == len(self.given) + 1, "none skipped or repeated"
+                        said = self.rng.choice(["real", "generated"]), self.rng.randint(1, 6)
+                        self.pending = page, said
+                    shown, said = self.pending
+                    page = session.answer(shown, *said, 0.0)
+                    self.given[shown.trial_number] = said
+                    self.pending = None
         except httpx.TransportError:
             return
 
 
-def test_sigkill_loses_no_acknowledged_answer_and_readers_resume(tmp_path, stimuli_60):
-    server = Server(tmp_path)
-    links = server.new_study(stimuli_60, n_participants=N_READERS, n_trials=N_TRIALS)
-    acknowledged = [{} for _ in links]
+@pytest.mark.parametrize(
+    ("n_kills", "n_readers", "n_trials"),
+    [
+        pytest.param(4, 4, 60, id="4 kills"),
+        pytest.param(200, 20, 400, id="200", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_sigkill_loses_no_acknowledged_answer_and_readers_resume(
+    tmp_path, database_url, n_kills, n_readers, n_trials
+):
+    server = ForkedServer(tmp_path, database_url=database_url)
+    stimuli = write_stimuli(tmp_path / "stimuli", per_class=n_trials // 4, size=16)
+    links = server.new_study(stimuli, n_participants=n_readers, n_trials=n_trials)
+    bots = [Bot(server, link, seed) for seed, link in enumerate(links)]
     failures = []
     rng = random.Random(5)
 
-    def guarded(number, round_number):
+    def guarded(bot):
         try:
-            play(server, links[number], acknowledged[number], f"{number} {round_number}")
-        except AssertionError as failure:
+            bot.play()
+        except BaseException as failure:
             failures.append(failure)
 
-    for round_number in range(N_KILLS):
+    def n_acknowledged():
+        return sum(len(bot.given) for bot in bots)
+
+    for _ in range(n_kills):
         server.start()
-        readers = [
-            threading.Thread(target=guarded, args=(number, round_number))
-            for number in range(len(links))
-        ]
+        readers = [threading.Thread(target=guarded, args=(bot,)) for bot in bots]
         for reader in readers:
             reader.start()
-        before = sum(map(len, acknowledged))
-        while sum(map(len, acknowledged)) < before + 6 and any(r.is_alive() for r in readers):
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))  # anywhere in the life of an answer
+        enough = n_acknowledged() + rng.randint(0, n_readers)
+        while n_acknowledged() < enough and any(reader.is_alive() for reader in readers):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))  # anywhere in the life of an answer
         server.kill()
         for reader in readers:
             reader.join()
-    assert not failures, failures
-    assert 0 < sum(map(len, acknowledged)) < N_READERS * N_TRIALS, "killed in the middle"
+        assert not failures, failures
+    assert 0 < n_acknowledged() < n_readers * n_trials, "killed in the middle"
+    n_in_flight = sum(bot.pending is not None for bot in bots)
+    assert n_in_flight > 0
 
-    store = Store.open(server.database_url)
-    (study_id,) = store.study_ids()
-    rows = list(store.responses(study_id))
-    for number, given in enumerate(acknowledged, 1):
+    with closing(Database.open(database_url)) as database:
+        registry = Registry(database)
+        (study,) = registry.studies()
+        assert registry.verify(study.study_id) == []
+        registry.close(study.study_id)
+        registry.unblind(study.study_id, "the test is over")
+        rows = list(registry.responses(study.study_id, design="authenticity"))
+        readers = registry.readers(study.study_id)
+    for bot, reader in zip(bots, readers, strict=True):
         stored = {
             row.trial_number: (row.response, row.confidence)
             for row in rows
-            if row.participant_id == f"{study_id}-P{number:02d}"
+            if row.participant_id == reader.participant_id
         }
-        assert given.items() <= stored.items()
-        assert len(stored) - len(given) <= N_KILLS, "only answers in flight were not acknowledged"
+        in_flight = {bot.pending[0].trial_number: bot.pending[1]} if bot.pending else {}
+        assert stored in (bot.given, bot.given | in_flight)
         assert sorted(stored) == list(range(1, len(stored) + 1)), "no trial skipped"
     assert len(rows) == len({row.trial_id for row in rows}), "no trial twice"
-    store.close()

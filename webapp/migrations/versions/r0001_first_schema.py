@@ -1,44 +1,14 @@
-"""The schema's history: numbered functions, each run once, in order, in one transaction.
+"""The first schema: one design, one link for each reader, the schedule stored at creation."""
 
-A function here is never edited once it has run on a study: the next change is the next function.
-"""
+from alembic import op
 
-from collections.abc import Callable
-
-from sqlalchemy import Connection, inspect, text
-
-from webapp.errors import WebappError
+revision = "0001"
+down_revision = None
 
 
-def migrate(connection: Connection) -> int:
-    """Bring the database to the newest schema and return its number; never drops data.
-
-    Raises:
-        WebappError: if the database was written by a newer version.
-    """
-    connection.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)"))
-    version = schema_version(connection)
-    if version > len(MIGRATIONS):
-        raise WebappError(
-            f"the database has schema {version}, this version knows {len(MIGRATIONS)}; "
-            "run the newer version of Cytoverity that wrote it."
-        )
-    for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-        migration(connection)
-        connection.execute(text("INSERT INTO schema_version VALUES (:number)"), {"number": number})
-    return len(MIGRATIONS)
-
-
-def schema_version(connection: Connection) -> int:
-    """How many migrations the database has seen; 0 if it holds no study."""
-    if not inspect(connection).has_table("schema_version"):
-        return 0
-    newest = connection.execute(text("SELECT MAX(version) FROM schema_version")).scalar()
-    return int(newest or 0)
-
-
-def _001_first_schema(connection: Connection) -> None:
-    picture = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
+def upgrade() -> None:
+    """Make the tables of first light."""
+    picture = "BYTEA" if op.get_bind().dialect.name == "postgresql" else "BLOB"
     for statement in (
         """CREATE TABLE study (
             study_id TEXT NOT NULL PRIMARY KEY,
@@ -92,7 +62,4 @@ def _001_first_schema(connection: Connection) -> None:
             responded_at TEXT NOT NULL
         )""",
     ):
-        connection.execute(text(statement))
-
-
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_001_first_schema,)
+        op.execute(statement)
