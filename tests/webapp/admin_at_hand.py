@@ -3,10 +3,11 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import uvicorn
@@ -20,6 +21,7 @@ from webapp.database import Database
 from webapp.registry import Invitation, Registry
 from webapp.store import Answer, ReaderStore
 
+Made = TypeVar("Made")
 NAME, PASSWORD = "anna", "a long password"
 
 
@@ -38,15 +40,22 @@ def admin_server(app: FastAPI) -> Iterator[str]:
     thread.join()
 
 
-def built(database: Database) -> FastAPI:
-    """The researchers' server, made where a loop runs: else Gradio makes some and leaves them."""
+def in_a_loop(make: Callable[[], Made]) -> Made:
+    """Make something where a loop runs: else Gradio makes some and leaves them.
 
-    async def build() -> FastAPI:
-        return create_admin_app(database)
+    In a thread of its own: after a browser test this one has a running loop already.
+    """
 
-    # In a thread of its own: where a browser test ran before, this one has a running loop already.
+    async def build() -> Made:
+        return make()
+
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, build()).result()
+
+
+def built(database: Database) -> FastAPI:
+    """The researchers' server."""
+    return in_a_loop(lambda: create_admin_app(database))
 
 
 class Researcher(httpx.Client):

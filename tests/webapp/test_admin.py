@@ -1,6 +1,5 @@
 """The researchers' pages over raw HTTP: who gets in, what they get, and what nobody gets."""
 
-import asyncio
 import json
 import re
 from contextlib import ExitStack, closing
@@ -22,6 +21,7 @@ from tests.webapp.admin_at_hand import (
     Researcher,
     admin_server,
     built,
+    in_a_loop,
     open_study_of,
     read,
 )
@@ -233,10 +233,7 @@ def test_a_download_is_fetched_once_and_only_by_whom_it_was_made_for():
 def test_a_handler_that_is_called_without_a_login_says_so_and_shows_nothing(world):
     pages = AdminPages(world[0].database, Parcels(), "http://study")
 
-    async def build():
-        pages.blocks()
-
-    asyncio.run(build())
+    in_a_loop(pages.blocks)
     shown = pages._handler(show)(gr.Request(username=None), "tiny")
     assert "you are not logged in any more" in shown[pages.status]
     assert "tiny" not in str(list(shown.values()))

@@ -40,13 +40,11 @@ def database(tmp_path, stimuli_48):
 
 
 @pytest.fixture
-def page(database):
+def page(database, chromium):
     """Noting each request elsewhere and each complaint."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    # The server first: Playwright's own loop would be in the way of Gradio's.
-    with admin_server(built(database)) as address, playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    with admin_server(built(database)) as address:
+        context = chromium.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
         page.address, page.complaints = address, []
         page.on("console", lambda said: said.type == "error" and page.complaints.append(said.text))
         page.on(
@@ -56,7 +54,7 @@ def page(database):
             ),
         )
         yield page
-        browser.close()
+        context.close()
 
 
 def log_in(page):

@@ -106,8 +106,9 @@ def test_two_fingers_enlarge_the_picture(server, stimuli, chromium):
 
 def test_a_second_tab_shows_the_same_trial_and_stores_each_answer_once(server, stimuli, browser):
     (link, _) = server.new_study(stimuli)
-    first, second = browser.new_page(), browser.new_page()
+    first = browser.new_page()
     begin(first, link)
+    second = browser.new_page()
     second.goto(link)
     wait_for_trial(second, 1)
     second.keyboard.press("r")
