@@ -3,7 +3,8 @@
     python benchmarks/webapp_load.py [--readers 200] [--trials 100] [--workers 2]
 
 Everything runs on this machine: PostgreSQL with its own defaults (fsync on), `python -m webapp
-serve`, and locust with readers who answer every 3 s and fetch one picture ahead, as the page does.
+serve`, and locust with readers who answer every 2 to 4 s and fetch one picture ahead, as the page
+does.
 The link, the pages before the first trial and the last answer are not timed. Targets: 95 % of the
 answers lead to the next picture within 300 ms, no error, and memory flat over 20,000 answers.
 
@@ -162,7 +163,9 @@ def main(
     readers: Annotated[int, typer.Option(help="At once.")] = 200,
     trials: Annotated[int, typer.Option(help="Of each.")] = 100,
     workers: Annotated[int, typer.Option(help="Processes of the server.")] = 1,
-    pace_s: Annotated[float, typer.Option(help="Between two answers of a reader.")] = 3.0,
+    pace_s: Annotated[
+        float, typer.Option(help="Between two answers of a reader, on average.")
+    ] = 3.0,
     out: Annotated[Path, typer.Option(help="Where the result goes.")] = JSON,
 ) -> None:
     """Run the readers, print what was measured against the targets, and write it."""
@@ -211,7 +214,7 @@ def locust(
         "PYTHONPATH": str(ROOT),
     }
     spawn_rate = max(1, readers / 20)
-    run_s = readers / spawn_rate + trials * pace_s + 15
+    run_s = readers / spawn_rate + trials * 1.1 * pace_s + 20
     subprocess.run(
         [
             *(sys.executable, "-m", "locust", "-f", str(ROOT / "benchmarks/webapp_readers.py")),

@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -25,6 +24,7 @@ from webapp.admin_acts import Act, Done, Press, Updates
 from webapp.database import Database, utc_now
 from webapp.errors import WebappError
 from webapp.export import export_zip
+from webapp.people import labels_in
 from webapp.registry import Invitation, Registry
 
 REFUSALS = (WebappError, AllocationError, ProtocolError, ResponseError)
@@ -276,21 +276,6 @@ class AdminPages:
             self.links_note: views.macros.links(len(rows), address, name),
             self.links: gr.Dataframe([list(row) for row in rows], visible=True),
         }
-
-
-def labels_in(table: Path) -> list[str]:
-    """The column `label` of a CSV file."""
-    try:
-        rows = list(csv.DictReader(StringIO(table.read_text("utf-8-sig"), newline="")))
-        labels = [row["label"].strip() for row in rows]
-    except (UnicodeDecodeError, csv.Error, KeyError, AttributeError):
-        raise WebappError(
-            f"{table.name} is not a table with a column `label`; save it as CSV (UTF-8), its first "
-            "line being the names of the columns, then one line for each reader."
-        ) from None
-    if not labels:
-        raise WebappError(f"{table.name} names no reader; add a line for each.")
-    return labels
 
 
 def _days(valid_days: float | None) -> int:

@@ -19,6 +19,7 @@ from webapp.commands import (
 )
 from webapp.commands_study import OverrideOption, ReasonOption
 from webapp.errors import WebappError
+from webapp.people import labels_in
 from webapp.registry import Invitation
 
 LinksOption = Annotated[Path, typer.Option(help="New file for the personal links.")]
@@ -47,7 +48,9 @@ def invite(
     """Add readers, and write one personal link for each."""
     if (labels is None) == (n is None):
         raise WebappError("give either --labels readers.csv, or --n and how many.")
-    names = [""] * n if n else _labels_in(labels)
+    if labels is not None and not labels.is_file():
+        raise WebappError(f"{labels} is not there; give a table with a column `label`.")
+    names = labels_in(labels) if labels is not None else [""] * (n or 0)
     with opened(database) as (_, registry):
         study_id = the_study(registry, study)
         _write_links(
@@ -159,14 +162,6 @@ def password(
         typed = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         registry.set_password(name, typed)
         say(f"{name} can log in to `python -m webapp admin`")
-
-
-def _labels_in(table: Path | None) -> list[str]:
-    from webapp.admin_pages import labels_in  # Gradio: slow to load, and only needed here
-
-    if table is None or not table.is_file():
-        raise WebappError(f"{table} is not there; give a table with a column `label`.")
-    return labels_in(table)
 
 
 def _write_links(

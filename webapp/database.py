@@ -90,7 +90,8 @@ def _engine(database_url: str) -> Engine:
         url = _with_driver(make_url(database_url))
         options: dict[str, Any] = {}
         if url.database not in (None, "", ":memory:"):
-            options = {"pool_size": 10, "max_overflow": 40}
+            # None beyond the pool: PostgreSQL takes longer to open one than to answer.
+            options = {"pool_size": 20, "max_overflow": 0}
         engine = create_engine(url, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError):
         raise WebappError(

@@ -1,9 +1,12 @@
 """Readers' rows and links, inside a transaction of the registry."""
 
+import csv
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from io import StringIO
+from pathlib import Path
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -27,6 +30,21 @@ class Invitation:
     participant_id: str
     label: str
     token: str
+
+
+def labels_in(table: Path) -> list[str]:
+    """The column `label` of a CSV file."""
+    try:
+        rows = list(csv.DictReader(StringIO(table.read_text("utf-8-sig"), newline="")))
+        labels = [row["label"].strip() for row in rows]
+    except (UnicodeDecodeError, csv.Error, KeyError, AttributeError):
+        raise WebappError(
+            f"{table.name} is not a table with a column `label`; save it as CSV (UTF-8), its first "
+            "line being the names of the columns, then one line for each reader."
+        ) from None
+    if not labels:
+        raise WebappError(f"{table.name} names no reader; add a line for each.")
+    return labels
 
 
 def add(

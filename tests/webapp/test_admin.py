@@ -29,10 +29,11 @@ from tests.webapp.conftest import Clock
 from webapp.admin import colours, create_admin_app
 from webapp.admin_access import HEADERS, PAUSE_S, SESSION_S, Parcel, Parcels, Sessions
 from webapp.admin_acts import show
-from webapp.admin_pages import AdminPages, labels_in
+from webapp.admin_pages import AdminPages
 from webapp.audit import audit_stimuli
 from webapp.database import Database
 from webapp.errors import WebappError
+from webapp.people import labels_in
 from webapp.registry import Registry
 from webapp.store import ReaderStore
 
