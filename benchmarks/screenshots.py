@@ -1,18 +1,17 @@
-"""The pictures in README: the study page with a generated cell, and the head of a report.
+"""The pictures of the readers' pages in README and docs/reader_studies.md.
 
-    python benchmarks/screenshots.py --link LINK --stimuli stimuli \\
-        --report report/report.html --out docs/images
+    python benchmarks/screenshots.py [--checkpoint checkpoints/pbc64] [--out docs/images]
 
-Needs a running `python -m webapp` and Debian's chromium. Only a generated cell is photographed, so
-that no picture of somebody's data set gets into the repository.
+Every cell on them is drawn by the checkpoint, those that the study calls real too, so that no
+picture of somebody's data set gets into the repository. Needs Debian's chromium. With `--report`
+the head of a report, `report.png`, is taken as well.
 """
 
 import hashlib
-import io
-import os
 import sys
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from PIL import Image
@@ -20,67 +19,125 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from studies.stimuli import read_stimuli
+from diffusion.checkpoint import load_checkpoint
+from diffusion.latents import images_from_latents
+from diffusion.sampler import sample_latents
+from studies.stimuli import Stimulus, write_manifest
+from tests.webapp.browser_at_hand import CHROMIUM, leave, name_of_page
+from tests.webapp.studies_at_hand import Server
+from webapp.pictures import encode_png, pixel_digest
+
+SEEDS = {
+    "basophil": (10, 14),
+    "eosinophil": (25, 16),
+    "erythroblast": (24, 13),
+    "ig": (22, 18),
+    "lymphocyte": (23, 21),
+    "monocyte": (12, 26),
+    "neutrophil": (14, 18),
+    "platelet": (27, 20),
+}
+"""By class, of the cell that the study calls real and of the generated one: chosen by eye."""
+
+STUDY: dict[str, Any] = {
+    "title": "Blood cells: real or generated?",
+    "n_participants": 1,
+    "seed": 9305,  # decides which of the cells are shown where
+    "blocks": [
+        {"design": design, "n_trials": 2}
+        for design in ("authenticity", "pair", "classification", "quality")
+    ],
+    "conduct": {"calibration": True, "undo": True},
+    "languages": ["en", "de"],
+}
+PICTURES = {
+    "authenticity": ("reader_trial", "g"),
+    "pair": ("reader_pair", "ArrowLeft"),
+    "classification": ("reader_classification", "n"),
+    "quality": ("reader_quality", "Escape"),
+}
+"""By design, the file, and the key that chooses an answer: only its digit is still missing."""
 
 
 def main(
-    link: Annotated[str, typer.Option(help="A personal link nobody has used.")],
-    stimuli: Annotated[Path, typer.Option(help="The study's stimulus set.")],
-    report: Annotated[Path, typer.Option(help="report.html of `python -m studies analyse`.")],
-    out: Annotated[Path, typer.Option(help="Folder for study.png and report.png.")],
+    checkpoint: Annotated[Path, typer.Option()] = Path("checkpoints/pbc64"),
+    out: Annotated[Path, typer.Option()] = Path("docs/images"),
+    report: Annotated[
+        Path | None, typer.Option(help="report.html of `python -m studies analyse`.")
+    ] = None,
 ) -> None:
-    """Take both pictures."""
-    generated = {
-        pixels_of((stimuli / stimulus.file).read_bytes())
-        for stimulus in read_stimuli(stimuli)
-        if stimulus.is_synthetic
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
+    """Take all pictures, of a study that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=os.environ.get("PLAYWRIGHT_CHROMIUM", "/usr/bin/chromium"),
-            args=["--no-sandbox", "--disable-gpu"],
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1180, "height": 900})
-        page.goto(link)
-        page.get_by_role("button", name="I agree to take part").click()
-        page.get_by_role("button", name="Begin").click()
-        page.wait_for_selector("[data-state=ready]")
-        while shown(page) not in generated:
-            source = page.locator("img").first.get_attribute("src")
-            page.keyboard.press("r")
-            page.keyboard.press("3")
-            page.wait_for_function(
-                "old => { const i = document.querySelector('img');"
-                " return i && i.getAttribute('src') !== old; }",
-                arg=source,
-            )
-            page.wait_for_selector("[data-state=ready]")
-        page.keyboard.press("g")
-        page.wait_for_timeout(200)
-        page.screenshot(path=out / "study.png")
-        page.goto(report.resolve().as_uri())
-        page.set_viewport_size({"width": 1180, "height": 1240})
-        page.screenshot(path=out / "report.png")
+        draw(checkpoint, Path(folder) / "stimuli")
+        server = Server(Path(folder))
+        (link,) = server.new_study(Path(folder) / "stimuli", **STUDY)
+        try:
+            server.start()
+            take_study(browser.new_page(viewport={"width": 1280, "height": 900}), link, out)
+        finally:
+            server.stop()
+        if report:
+            take_report(browser.new_page(viewport={"width": 1180, "height": 1240}), report, out)
         browser.close()
-    for name in ("study.png", "report.png"):  # flat colours: a palette halves the file
-        with Image.open(out / name) as image:
-            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-                out / name, optimize=True
+
+
+def draw(checkpoint: Path, folder: Path) -> None:
+    """A stimulus set with a drawn cell of each class in the place of a real one, and another."""
+    model = load_checkpoint(checkpoint)
+    folder.mkdir()
+    stimuli = []
+    for class_name, seeds in SEEDS.items():
+        for is_synthetic, seed in enumerate(seeds):
+            label = model.class_names.index(class_name)
+            latents = sample_latents(model.network, model.scheduler, [label], [seed])
+            image = Image.fromarray(images_from_latents(latents)[0])
+            name = hashlib.sha256(f"{class_name} {seed}".encode()).hexdigest()[:16]
+            (folder / f"{name}.png").write_bytes(encode_png(image))
+            stimuli.append(
+                Stimulus(
+                    stimulus_id=name,
+                    file=f"{name}.png",
+                    class_name=class_name,
+                    is_synthetic=bool(is_synthetic),
+                    source_digest=pixel_digest(image),
+                )
             )
+    write_manifest(folder, stimuli)
 
 
-def shown(page: Page) -> str:
-    """Digest of the pixels that the reader sees now."""
-    source = page.locator("img").first.get_attribute("src")
-    reply = page.request.get(page.evaluate("path => new URL(path, location.href).href", source))
-    return pixels_of(reply.body())
+def take_study(page: Page, link: str, out: Path) -> None:
+    """Go through the study; the last trial of each block is taken."""
+    page.goto(link)
+    while (name := name_of_page(page)) != "finish":
+        if name in ("consent", "calibration"):
+            take(page, out / f"reader_{name}.jpg")
+        if name != "trial":
+            leave(page, name)
+            continue
+        root = page.locator(".cy").element_handle()
+        file, key = PICTURES[root.get_attribute("data-design")]
+        page.keyboard.press(key)
+        if int(root.get_attribute("data-trial-number")) % 2 == 0:
+            take(page, out / f"{file}.jpg")
+        page.keyboard.press("4")
+        root.wait_for_element_state("hidden")
 
 
-def pixels_of(png: bytes) -> str:
-    """Digest of a picture's pixels."""
-    with Image.open(io.BytesIO(png)) as image:
-        return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+def take(page: Page, path: Path) -> None:
+    page.wait_for_timeout(300)  # until colours have changed
+    page.screenshot(path=path, type="jpeg", quality=85)
+
+
+def take_report(page: Page, report: Path, out: Path) -> None:
+    page.goto(report.resolve().as_uri())
+    page.screenshot(path=out / "report.png")
+    with Image.open(out / "report.png") as image:  # flat colours: a palette halves the file
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+            out / "report.png", optimize=True
+        )
 
 
 if __name__ == "__main__":

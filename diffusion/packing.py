@@ -20,7 +20,6 @@ from diffusion.schedule import sigmas_from_log_snr
 from diffusion.weighting import Weighting
 
 
-@torch.no_grad()
 def race_many(
     split: SplitDenoiser,
     latents: Tensor,
@@ -88,18 +87,32 @@ def race_many(
         )
         for i, candidates in enumerate(candidates_per_image)
     ]
-    packing = _Packing(races, latents, image_digests, plan, seed)
-    while batch := packing.next_batch(micro_batch):
-        _evaluate(split, batch)
-        packing.hand_in(batch)
-    return [race.result() for race in races]
+    packing = Packing(split)
+    keys = [
+        packing.add(race, image, digest, seed=seed)
+        for race, image, digest in zip(races, latents, image_digests, strict=True)
+    ]
+    results: dict[int, RaceResult] = {}
+    while packing:
+        results |= packing.step(micro_batch)
+    return [results[key] for key in keys]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entrant:
+    """An image and its race."""
+
+    race: Race
+    latents: Tensor
+    image_digest: str
+    seed: int
 
 
 @dataclass(slots=True, kw_only=True)
 class _Block:
     """A wanted block under evaluation: the rows before `n_sent` have been put into a batch."""
 
-    image: int
+    key: int
     wanted: Wanted
     log_snr: Tensor
     sigmas: Tensor
@@ -109,26 +122,71 @@ class _Block:
     n_sent: int = 0
 
 
-class _Packing:
-    """Which rows of which blocks go into the next batch."""
+class Packing:
+    """Races that fill the same batches. New ones may come, and old ones leave, between any two.
 
-    def __init__(
-        self,
-        races: Sequence[Race],
-        latents: Tensor,
-        image_digests: Sequence[str],
-        plan: DrawPlan,
-        seed: int,
-    ) -> None:
-        self.races, self.latents, self.image_digests = races, latents, image_digests
-        self.plan, self.seed = plan, seed
-        self.waiting = deque(range(len(races)))
-        self.wanted: deque[tuple[int, Wanted]] = deque()
-        self.n_under_way: Counter[int] = Counter()
-        self.current: _Block | None = None
+    True while a race is not over.
+    """
 
-    def next_batch(self, room: int) -> list[tuple[_Block, slice]]:
-        """Rows for at most `room` units, or for one draw; none when all races are over."""
+    def __init__(self, split: SplitDenoiser) -> None:
+        """No race yet. `split` is the trained model, without guidance."""
+        self._split = split
+        self._entrants: dict[int, _Entrant] = {}
+        self._waiting: deque[int] = deque()
+        self._wanted: deque[tuple[int, Wanted]] = deque()
+        self._n_under_way: Counter[int] = Counter()
+        self._current: _Block | None = None
+        self._n_added = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._entrants)
+
+    def add(self, race: Race, latents: Tensor, image_digest: str, *, seed: int) -> int:
+        """Let a race begin when those under way leave room; the key of its result.
+
+        Args:
+            race: one that has not begun.
+            latents: the clean image. (*)
+            image_digest: keys its noise.
+            seed: another seed draws other noise.
+        """
+        key, self._n_added = self._n_added, self._n_added + 1
+        self._entrants[key] = _Entrant(
+            race=race, latents=latents, image_digest=image_digest, seed=seed
+        )
+        self._waiting.append(key)
+        return key
+
+    def drop(self, key: int) -> None:
+        """Forget a race that is not over; what it still wanted is not evaluated."""
+        del self._entrants[key]
+        self._waiting = deque(one for one in self._waiting if one != key)
+        self._wanted = deque(one for one in self._wanted if one[0] != key)
+        self._n_under_way.pop(key, None)
+        if self._current and self._current.key == key:
+            self._current = None
+
+    @torch.no_grad()
+    def step(self, room: int) -> dict[int, RaceResult]:
+        """Evaluate one batch of at most `room` units (or one draw), and give the races it ended."""
+        batch = self._next_batch(room)
+        _evaluate(self._split, batch)
+        ended: dict[int, RaceResult] = {}
+        for block, rows in batch:
+            if rows.stop < len(block.sigmas):
+                continue
+            key, race = block.key, self._entrants[block.key].race
+            race.take(block.wanted, block.errors, block.log_snr)
+            self._n_under_way[key] -= 1
+            if not self._n_under_way[key]:
+                if race.is_over:
+                    ended[key] = race.result()
+                    self.drop(key)
+                else:
+                    self._ask(key)
+        return ended
+
+    def _next_batch(self, room: int) -> list[tuple[_Block, slice]]:
         batch: list[tuple[_Block, slice]] = []
         while room > 0 and (block := self._current_block()):
             n_classes = len(block.wanted.class_labels)
@@ -141,44 +199,36 @@ class _Packing:
             room -= n_rows * n_classes
         return batch
 
-    def hand_in(self, batch: Sequence[tuple[_Block, slice]]) -> None:
-        """Give the races the blocks that this batch completed, and ask what they want next."""
-        for block, rows in batch:
-            if rows.stop == len(block.sigmas):
-                self.races[block.image].take(block.wanted, block.errors, block.log_snr)
-                self.n_under_way[block.image] -= 1
-                if not self.n_under_way[block.image]:
-                    self._ask(block.image)
-
     def _current_block(self) -> _Block | None:
         """A block with rows left to send: races under way go before images that wait."""
-        if self.current and self.current.n_sent < len(self.current.sigmas):
-            return self.current
-        if not self.wanted and self.waiting:
-            self._ask(self.waiting.popleft())
-        self.current = self._opened(*self.wanted.popleft()) if self.wanted else None
-        return self.current
+        if self._current and self._current.n_sent < len(self._current.sigmas):
+            return self._current
+        if not self._wanted and self._waiting:
+            self._ask(self._waiting.popleft())
+        self._current = self._opened(*self._wanted.popleft()) if self._wanted else None
+        return self._current
 
-    def _ask(self, image: int) -> None:
-        wanted = self.races[image].wanted()
-        self.wanted.extend((image, one) for one in wanted)
-        self.n_under_way[image] += len(wanted)
+    def _ask(self, key: int) -> None:
+        wanted = self._entrants[key].race.wanted()
+        self._wanted.extend((key, one) for one in wanted)
+        self._n_under_way[key] += len(wanted)
 
-    def _opened(self, image: int, wanted: Wanted) -> _Block:
-        latents = self.latents[image]
+    def _opened(self, key: int, wanted: Wanted) -> _Block:
+        entrant = self._entrants[key]
+        latents, plan = entrant.latents, entrant.race.plan
         draws = keyed_block(
-            self.plan,
+            plan,
             tuple(latents.shape),
-            seed=self.seed,
-            image_digest=self.image_digests[image],
+            seed=entrant.seed,
+            image_digest=entrant.image_digest,
             block=wanted.block,
         )
         sigmas = sigmas_from_log_snr(draws.log_snr).to(latents)
         clean = latents.expand(len(sigmas), *latents.shape)
-        if self.plan.turned:
+        if plan.turned:
             clean = turned_latents(clean, draws.turns)
         return _Block(
-            image=image,
+            key=key,
             wanted=wanted,
             log_snr=draws.log_snr,
             sigmas=sigmas,

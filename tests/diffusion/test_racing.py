@@ -11,7 +11,7 @@ from diffusion.draws import DrawPlan, keyed_draws
 from diffusion.elimination import BlockVariancePrior, tightest_effect_precision
 from diffusion.latents import dihedral
 from diffusion.network import CellDenoiser, Whole
-from diffusion.packing import race_many
+from diffusion.packing import Packing, race_many
 from diffusion.racing import Race, Wanted
 from diffusion.weighting import block_log_likelihoods, elbo, robust
 from tests.diffusion.gaussians import Mixtures
@@ -481,6 +481,46 @@ def test_an_exact_denoisers_answer_does_not_depend_on_its_batch_either():
         for i, name in enumerate(digests(64))
     ]
     assert differences_of_log_odds(alone, together) <= 1e-9
+
+
+def race_of(alpha):
+    return Race(range(3), PLAN, weighting=elbo, alpha=alpha, max_blocks=5, prior=PRIOR)
+
+
+def test_races_that_come_while_others_run_end_as_if_alone():
+    points, _ = PROBLEM.sample(30)
+    together = raced(Whole(PROBLEM.denoise), points, PLAN)
+    packing, results, keys = Packing(Whole(PROBLEM.denoise)), {}, {}
+    for i, name in enumerate(digests(30)):  # one comes before each batch
+        keys[packing.add(race_of(0.05), points[i], name, seed=0)] = i
+        results |= packing.step(7)
+    while packing:
+        results |= packing.step(7)
+    assert sorted(results) == sorted(keys)
+    late = [results[key] for key in sorted(keys, key=keys.__getitem__)]
+    assert differences_of_log_odds(late, together) <= 1e-9
+
+
+def test_a_race_that_is_dropped_takes_no_more_work_and_changes_no_other():
+    points, _ = PROBLEM.sample(6)
+    expected = raced(Whole(PROBLEM.denoise), points, PLAN, alpha=0.0)
+    counting = Counting(PROBLEM.denoise)
+    packing = Packing(counting)
+    keys = [
+        packing.add(race_of(0.0), point, name, seed=0)
+        for point, name in zip(points, digests(6), strict=True)
+    ]
+    packing.step(7)  # in the middle of the first one's blocks
+    packing.drop(keys[0])
+    packing.drop(keys[3])  # still waiting
+    results = {}
+    while packing:
+        results |= packing.step(7)
+    assert sorted(results) == [keys[i] for i in (1, 2, 4, 5)]
+    kept = [results[keys[i]] for i in (1, 2, 4, 5)]
+    assert differences_of_log_odds(kept, [expected[i] for i in (1, 2, 4, 5)]) <= 1e-9
+    n_of_one = 5 * PLAN.n_draws_in_block * 3
+    assert sum(counting.n_units) == 4 * n_of_one + 6  # 6 of the 7 had room for two draws
 
 
 def test_each_image_has_the_head_start_of_its_own_candidates():
