@@ -35,7 +35,8 @@ class Anomaly:
     """Whether an image is like the reference cells of any class."""
 
     p_value: float
-    """Conformal: a cell like the reference gets one this small with this probability at most."""
+    """Conformal: a cell like the reference gets one this small with this probability at most; of
+    the texture about, and at worst somewhat over twice (`TextureReference.p_values`)."""
     alarm_rate: float
     """Wanted rate of alarms on such cells; p-values up to it are flagged."""
 

@@ -278,12 +278,17 @@ def _anomaly_cautions(model: Model, verdict: Verdict) -> list[str]:
             "The false-alarm rate of `anomaly` is that of the row `fused` over all classes; it was "
             "not measured with another row or declared classes."
         )
-    smallest = 1 / (1 + len(reference.surprises))
-    if smallest > rate:
-        cautions.append(
-            f"No image can be flagged as anomalous: the reference cells allow no p-value below "
-            f"{smallest:.2g}, and the false-alarm rate is {rate:g}."
-        )
+    n_cells = {
+        "texture": sum(len(fold.distances) for fold in reference.texture.folds),
+        "anomaly": len(reference.surprises),
+    }
+    for name, n in n_cells.items():
+        smallest = 1 / (1 + n)
+        if getattr(verdict, name) is not None and smallest > rate:
+            cautions.append(
+                f"No image can be flagged by `{name}`: the reference cells allow no p-value below "
+                f"{smallest:.2g}, and the false-alarm rate is {rate:g}."
+            )
     return cautions
 
 

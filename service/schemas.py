@@ -135,11 +135,12 @@ class Anomaly(Answer):
     """Whether the image is like the reference cells."""
 
     p_value: float
-    """A cell like the reference gets one this small with this probability at most."""
+    """A cell like the reference gets one this small with this probability at most; of the texture
+    about, and at worst somewhat over twice."""
     is_anomalous: bool
     """The p-value is at most `false_alarm_rate`; the verdict is then withheld."""
     false_alarm_rate: float
-    """Rate of flags among cells like the reference, at most."""
+    """Rate of flags among cells like the reference, at most; of the texture about."""
 
 
 class EvidenceBand(Answer):

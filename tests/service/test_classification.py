@@ -341,12 +341,19 @@ def test_looking_for_anomalies_without_a_reference_is_refused(tiny_model):
 
 
 def test_a_reference_too_small_to_raise_an_alarm_is_said(calibrated_model):
-    settings = calibrated_model.settings.model_copy(update={"false_alarm_rate": 0.01})
-    answer = answer_of(with_settings(calibrated_model, settings))
-    assert "No image can be flagged as anomalous" in answer.warnings[-1]
-    of_texture = answer_of(with_settings(calibrated_model, settings), row="head", anomaly=False)
-    assert "No image can be flagged as anomalous" in of_texture.warnings[-1]
-    assert "No image can be flagged" not in " ".join(answer_of(calibrated_model).warnings)
+    # All reference cells are ranked by their texture, half of them by all of their parts.
+    def said(rate, **options):
+        settings = calibrated_model.settings.model_copy(update={"false_alarm_rate": rate})
+        found = answer_of(with_settings(calibrated_model, settings), **options).warnings
+        return [one.split("`")[1] for one in found if "No image can be flagged" in one]
+
+    reference = calibrated_model.settings.anomaly
+    n_ranked = len(reference.surprises)
+    assert sum(len(fold.distances) for fold in reference.texture.folds) > n_ranked
+    assert said(1 / (n_ranked + 1) - 1e-6) == ["anomaly"]
+    assert said(0.001) == ["texture", "anomaly"]
+    assert said(0.001, row="head", anomaly=False) == ["texture"]
+    assert said(calibrated_model.settings.false_alarm_rate) == []
 
 
 def test_where_the_false_alarm_rate_was_not_measured_the_answer_says_so(calibrated_model):
