@@ -22,11 +22,15 @@ from starlette.requests import Request
 from service.body_limit import BodyLimitMiddleware
 from service.engine import Engine
 from service.forms import read_image_and_options, read_options
-from service.images import decode
+from service.images import Upload, decode
 from service.problems import Problem, ProblemMiddleware, answers_problems
 from service.schemas import (
+    AnomalyScoreOptions,
+    AnomalyScoreReply,
     ClassificationOptions,
     ClassificationReply,
+    CounterfactualOptions,
+    CounterfactualReply,
     GenerationOptions,
     GenerationReply,
     GenerationUsage,
@@ -79,6 +83,20 @@ class ClassificationForm(Form):
 
     image: Path
     options: ClassificationOptions = ClassificationOptions()
+
+
+class AnomalyScoreForm(Form):
+    """`multipart/form-data` with one file `image` and one JSON object `options`."""
+
+    image: Path
+    options: AnomalyScoreOptions = AnomalyScoreOptions()
+
+
+class CounterfactualForm(Form):
+    """`multipart/form-data` with one file `image` and one JSON object `options`."""
+
+    image: Path
+    options: CounterfactualOptions
 
 
 class GenerationForm(Form):
@@ -148,6 +166,11 @@ class BloodCellService:
             )
         return self.loading.result()
 
+    async def _decoded(self, content: bytes) -> Upload:
+        return await self.engine.prepare(
+            partial(decode, content, max_pixels=settings.max_image_pixels)
+        )
+
     @bentoml.api(route="/v1/classifications")
     @answers_problems
     async def classify(self, form: ClassificationForm, /) -> ClassificationReply:
@@ -158,9 +181,7 @@ class BloodCellService:
         content, options = await read_image_and_options(form._request, ClassificationOptions)
         _check_budget(classification.classification_passes(model, options))
         with self.engine.admitted():
-            upload = await self.engine.prepare(
-                partial(decode, content, max_pixels=settings.max_image_pixels)
-            )
+            upload = await self._decoded(content)
             finished = await self.engine.compute(
                 partial(classification.classify, model, upload.image, options)
             )
@@ -172,6 +193,55 @@ class BloodCellService:
             model=model.reference,
             usage=Usage(
                 compute_time_ms=finished.compute_time_ms, queue_time_ms=finished.queue_time_ms
+            ),
+        )
+
+    @bentoml.api(route="/v1/anomaly-scores")
+    @answers_problems
+    async def score_anomaly(self, form: AnomalyScoreForm, /) -> AnomalyScoreReply:
+        """How unlike the reference cells one image is, part by part."""
+        model = self.model
+        from service.anomaly_scores import anomaly_score
+
+        content, options = await read_image_and_options(form._request, AnomalyScoreOptions)
+        with self.engine.admitted():
+            upload = await self._decoded(content)
+            finished = await self.engine.compute(
+                partial(anomaly_score, model, upload.image, options)
+            )
+        return AnomalyScoreReply(
+            **finished.value,
+            id=_new_id(),
+            model=model.reference,
+            warnings=list(upload.warnings),
+            usage=Usage(
+                compute_time_ms=finished.compute_time_ms, queue_time_ms=finished.queue_time_ms
+            ),
+        )
+
+    @bentoml.api(route="/v1/counterfactuals")
+    @answers_problems
+    async def edit(self, form: CounterfactualForm, /) -> CounterfactualReply:
+        """The smallest edit of one cell that the model takes for another class."""
+        model = self.model
+        from service.counterfactuals import counterfactual
+
+        content, options = await read_image_and_options(form._request, CounterfactualOptions)
+        with self.engine.admitted():
+            upload = await self._decoded(content)
+            finished = await self.engine.compute(
+                partial(counterfactual, model, upload.image, options)
+            )
+        answer, n_passes = finished.value
+        return CounterfactualReply(
+            **answer,
+            id=_new_id(),
+            model=model.reference,
+            warnings=list(upload.warnings),
+            usage=GenerationUsage(
+                forward_passes=n_passes,
+                compute_time_ms=finished.compute_time_ms,
+                queue_time_ms=finished.queue_time_ms,
             ),
         )
 

@@ -24,6 +24,7 @@ from service.schemas import (
     ClassificationProvenance,
     Cost,
     DrawPlan,
+    Framing,
     Prediction,
     PredictionSet,
     Region,
@@ -61,7 +62,7 @@ def classify(model: Model, image: Image.Image, options: ClassificationOptions) -
         # In the model's order: the order in which classes are named must not change a digit.
         labels = sorted(model.class_labels(options.class_names))
     _refuse_options_without_effect(model, options)
-    pixels, region = _seen(model, image, options)
+    pixels, region = framed_pixels(model, image, options.framing)
     digest = image_digest(pixels)
     latents = latents_from_images(pixels[None]).to(model.checkpoint.device)
     try:
@@ -180,12 +181,16 @@ def _whose_calibration(model: Model, options: ClassificationOptions) -> str:
 # --- parts of the answer
 
 
-def _seen(
-    model: Model, image: Image.Image, options: ClassificationOptions
+def framed_pixels(
+    model: Model, image: Image.Image, framing: Framing
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], Region]:
-    """The square that the model looks at, uint8 (H, W, 3), and where it was."""
+    """The square that the model looks at, uint8 (H, W, 3), and where it was.
+
+    Raises:
+        Problem: 422 for a crop larger than the image.
+    """
     header = model.checkpoint.header
-    size, crop_px, framing = header.image_size, header.crop_px, options.framing
+    size, crop_px = header.image_size, header.crop_px
     try:
         region = frame_region(image.size, size, crop_px=crop_px, framing=framing)
         seen = framed(image, size, crop_px=crop_px, framing=framing)

@@ -10,7 +10,7 @@ from diffusion.cell_classifier import CellClassifier
 from diffusion.checkpoint import Checkpoint, load_checkpoint
 from diffusion.classifier_settings import ClassifierSettings
 from service.problems import Problem
-from service.schemas import ModelReference
+from service.schemas import ImageProvenance, ModelReference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,16 @@ class Model:
     def reference(self) -> ModelReference:
         """Name and digest, for a reply."""
         return ModelReference(name=self.checkpoint.header.name, digest=self.checkpoint.digest)
+
+    def image_provenance(self, image_digest: str, seed: int) -> ImageProvenance:
+        """Where an answer about an image came from."""
+        return ImageProvenance(
+            checkpoint_digest=self.checkpoint.digest,
+            image_digest=image_digest,
+            seed=seed,
+            device=str(self.checkpoint.device),
+            torch_version=torch.__version__,
+        )
 
     def class_labels(self, class_names: tuple[str, ...]) -> list[int]:
         """The network's labels of some classes.

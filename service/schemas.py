@@ -10,6 +10,7 @@ MAX_SEED = 2**48
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Row = Literal["fused", "generative", "head"]
+Framing = Literal["auto", "crop", "whole"]
 
 
 class Options(BaseModel):
@@ -56,7 +57,7 @@ class ClassificationOptions(Options):
     """Whether to show where in the image the odds of the best two classes come from."""
     seed: Seed = 0
     """Another seed draws other noise; the same seed gives the same answer."""
-    framing: Literal["auto", "crop", "whole"] = "auto"
+    framing: Framing = "auto"
     """`crop` cuts the centred square of the training images, `whole` the largest one, `auto` crops
     unless the image is too small for it."""
 
@@ -66,6 +67,31 @@ class ClassificationOptions(Options):
         if class_names is not None and len(set(class_names)) != len(class_names):
             raise ValueError("name each candidate class once")
         return class_names
+
+
+class AnomalyScoreOptions(Options):
+    """How to compare one image with the reference cells."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"seed": 7}})
+
+    seed: Seed = 0
+    """Another seed draws other noise."""
+    framing: Framing = "auto"
+    """As in a classification."""
+
+
+class CounterfactualOptions(Options):
+    """What another class the image is to be edited towards."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"target_class": "monocyte"}})
+
+    target_class: str
+    source_class: str | None = None
+    """What the cell is taken for; the best class of the fused verdict by default."""
+    seed: Seed = 0
+    """Another seed edits along other noise."""
+    framing: Framing = "auto"
+    """As in a classification."""
 
 
 class GenerationOptions(Options):
@@ -269,6 +295,76 @@ class ClassificationReply(Classification):
     id: str
     model: ModelReference
     usage: Usage
+
+
+class ImageProvenance(Answer):
+    """All that is needed to get the same answer about an image again."""
+
+    checkpoint_digest: str
+    image_digest: str
+    """SHA-256 of the pixels that the model saw; it keys the noise."""
+    seed: int
+    device: str
+    torch_version: str
+
+
+class AnomalyPart(Answer):
+    """One way to look at a cell."""
+
+    name: str
+    p_value: float
+    """Of this part alone: small for one cell in so many of those like the reference."""
+
+
+class AnomalyScoreReply(Answer):
+    """The answer of `POST /v1/anomaly-scores`."""
+
+    id: str
+    model: ModelReference
+    p_value: float
+    """Of all parts together: a cell like the reference gets one this small with this probability
+    at most."""
+    is_anomalous: bool
+    false_alarm_rate: float
+    parts: list[AnomalyPart]
+    texture: Anomaly
+    cost: Cost
+    region: Region
+    provenance: ImageProvenance
+    warnings: list[str]
+    usage: Usage
+
+
+class CounterfactualReply(Answer):
+    """The answer of `POST /v1/counterfactuals`: the smallest edit that the model takes for another
+    class, or where none convinced it, the one that came closest."""
+
+    id: str
+    model: ModelReference
+    source_class: str
+    target_class: str
+    reached_target: bool
+    """Whether the fused verdict gives the target more than 0.9."""
+    probability: float
+    """Of the target, for the edit."""
+    log_snr: float
+    """Noise level from which it was redrawn: the lower, the more had to change."""
+    identity_error: float
+    """Largest change by the same edit without a change of class; 0 where it is exact."""
+    l1: float
+    """Mean absolute change, in shares of the range of grey values."""
+    fraction_changed: float
+    """Share of the pixels that changed by ten grey values or more."""
+    original_png_base64: str
+    """What the model saw, white-balanced; at its size."""
+    png_base64: str
+    """The edit."""
+    difference_png_base64: str
+    """Blue where the edit is brighter, vermilion where it is darker."""
+    region: Region
+    provenance: ImageProvenance
+    warnings: list[str]
+    usage: GenerationUsage
 
 
 class GeneratedImage(Answer):
